@@ -1,0 +1,2 @@
+//! The one binary `shoal`.
+fn main() {}
