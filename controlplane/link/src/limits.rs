@@ -1,0 +1,48 @@
+//! Every limit and deadline of the link, with its unit.
+
+use std::time::Duration;
+
+/// How long a connection may be silent before it is taken for dead.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How often a silent connection is touched; well below [`IDLE_TIMEOUT`].
+pub const KEEP_ALIVE: Duration = Duration::from_millis(800);
+
+/// How long dialling may take, handshake included.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How many streams the other side may have open at once on one connection.
+pub const STREAMS: u32 = 4096;
+
+/// Flow control of one stream, in bytes.
+pub const STREAM_WINDOW: u32 = 1 << 20;
+
+/// Flow control of one connection, in bytes.
+pub const CONNECTION_WINDOW: u32 = 16 << 20;
+
+/// How long opening a stream may take, the kind byte included.
+pub const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The wait after the first failed dial of a peer; it doubles up to [`REDIAL_LONGEST`].
+pub const REDIAL_FIRST: Duration = Duration::from_millis(50);
+
+/// The longest wait between two dials of one peer.
+pub const REDIAL_LONGEST: Duration = Duration::from_secs(1);
+
+/// How long a certificate of a server or a worker is valid.
+pub const MEMBER_CERTIFICATE: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// How long the admin's certificate is valid.
+pub const ADMIN_CERTIFICATE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// How long the cluster's CA is valid.
+pub const CA_CERTIFICATE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// How far back a new certificate's validity begins, for clocks that are behind.
+pub const CLOCK_SLACK: Duration = Duration::from_secs(5 * 60);
+
+/// The largest join request or reply, in bytes.
+pub const JOIN_MESSAGE: usize = 256 * 1024;
+
+/// How long a join may take.
+pub const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
