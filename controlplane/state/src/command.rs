@@ -1,0 +1,143 @@
+//! What can be asked of the state, and what it answers.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// A key: a path such as `/registry/core/pods/default/web-1`. Keys are ordered bytewise.
+pub type Key = String;
+
+/// The number of a state: it grows by one with every transaction that changes something, whatever it changes.
+///
+/// It is a counter of the state machine and not the log's index, so that a restored cluster can go on above every revision that a
+/// client has seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Revision(pub u64);
+
+impl std::fmt::Display for Revision {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// A value, and when it came to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The bytes.
+    pub value: Bytes,
+    /// The revision that created the key; a key that was deleted and made again has a new one.
+    pub created: Revision,
+    /// The revision that wrote the value.
+    pub modified: Revision,
+}
+
+/// What must hold for a transaction to be carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Precondition {
+    /// The key has no value.
+    Absent(Key),
+    /// The key has a value.
+    Exists(Key),
+    /// The key has a value that this revision wrote.
+    ModifiedAt(Key, Revision),
+}
+
+impl Precondition {
+    /// The key that it looks at.
+    pub fn key(&self) -> &Key {
+        let (Self::Absent(key) | Self::Exists(key) | Self::ModifiedAt(key, _)) = self;
+        key
+    }
+}
+
+/// One change of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Write {
+    /// Gives the key this value.
+    Put {
+        /// The key.
+        key: Key,
+        /// Its new value.
+        value: Bytes,
+    },
+    /// Takes the key away; one that has no value stays so.
+    Delete {
+        /// The key.
+        key: Key,
+    },
+}
+
+/// Preconditions and writes over any keys: all writes are done, at one revision, or none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transaction {
+    /// All of them must hold.
+    pub preconditions: Vec<Precondition>,
+    /// Done in order; the last one on a key counts.
+    pub writes: Vec<Write>,
+}
+
+impl Transaction {
+    /// Wants `key` to have no value.
+    pub fn require_absent(&mut self, key: impl Into<Key>) -> &mut Self {
+        self.preconditions.push(Precondition::Absent(key.into()));
+        self
+    }
+
+    /// Wants `key` to have a value.
+    pub fn require_exists(&mut self, key: impl Into<Key>) -> &mut Self {
+        self.preconditions.push(Precondition::Exists(key.into()));
+        self
+    }
+
+    /// Wants `key` to have the value that `revision` wrote.
+    pub fn require_modified_at(&mut self, key: impl Into<Key>, revision: Revision) -> &mut Self {
+        self.preconditions.push(Precondition::ModifiedAt(key.into(), revision));
+        self
+    }
+
+    /// Gives `key` a value.
+    pub fn put(&mut self, key: impl Into<Key>, value: impl Into<Bytes>) -> &mut Self {
+        self.writes.push(Write::Put { key: key.into(), value: value.into() });
+        self
+    }
+
+    /// Takes `key` away.
+    pub fn delete(&mut self, key: impl Into<Key>) -> &mut Self {
+        self.writes.push(Write::Delete { key: key.into() });
+        self
+    }
+}
+
+/// One entry of the log. The variants' order is part of the format: new ones come last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Do this, if its preconditions hold.
+    Transaction(Transaction),
+    /// Answer a member id that was never answered before.
+    AllocateMember,
+}
+
+/// What became of a command. The variants' order is part of the format: new ones come last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The transaction was carried out; the revision is the one before when it changed nothing.
+    Committed {
+        /// The state's revision after it.
+        revision: Revision,
+    },
+    /// A precondition did not hold; nothing was changed.
+    Failed {
+        /// Which one, counted from 0: the first that did not hold.
+        precondition: usize,
+        /// What its key has.
+        current: Option<Entry>,
+    },
+    /// A key, a value or the whole transaction is above its limit; nothing was changed. The text says which.
+    TooLarge(String),
+    /// The state is full; nothing was changed. Deletes are still taken.
+    Full {
+        /// The size of all keys and values, in bytes.
+        size: u64,
+    },
+    /// A member id.
+    Member(u64),
+}
