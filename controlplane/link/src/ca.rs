@@ -136,6 +136,16 @@ pub fn request() -> Result<(PrivateKeyDer<'static>, Vec<u8>), CaError> {
     Ok((PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())), request.der().to_vec()))
 }
 
+/// The request with which the owner of `key` asks for a new certificate.
+///
+/// # Errors
+/// When the key is damaged.
+pub fn request_for(key: &PrivateKeyDer<'static>) -> Result<Vec<u8>, CaError> {
+    let key = KeyPair::try_from(key).map_err(failed("read a key"))?;
+    let request = CertificateParams::default().serialize_request(&key).map_err(failed("make a certificate request"))?;
+    Ok(request.der().to_vec())
+}
+
 fn params(subject: &Subject) -> Result<CertificateParams, CaError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();

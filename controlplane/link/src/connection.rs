@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use crate::{PeerIdentity, limits};
@@ -28,6 +29,7 @@ impl StreamKind {
 pub struct Connection {
     connection: quinn::Connection,
     peer: Arc<PeerIdentity>,
+    expires: Timestamp,
 }
 
 /// The connection is gone, or gave no stream in time. Dial again.
@@ -41,13 +43,18 @@ pub struct ConnectionLost {
 }
 
 impl Connection {
-    pub(crate) fn new(connection: quinn::Connection, peer: PeerIdentity) -> Self {
-        Self { connection, peer: Arc::new(peer) }
+    pub(crate) fn new(connection: quinn::Connection, peer: PeerIdentity, expires: Timestamp) -> Self {
+        Self { connection, peer: Arc::new(peer), expires }
     }
 
     /// Who the other side is.
     pub fn peer(&self) -> &PeerIdentity {
         &self.peer
+    }
+
+    /// When the certificate that the other side showed ceases to be valid, and with it this connection's claim.
+    pub fn expires(&self) -> Timestamp {
+        self.expires
     }
 
     /// Where the other side's packets come from.
@@ -84,7 +91,7 @@ impl Connection {
         Ok(stream)
     }
 
-    /// Waits for the next stream that the peer opens.
+    /// Waits for the next stream that the peer opens. Not cancel safe: a stream may be lost.
     ///
     /// # Errors
     /// [`ConnectionLost`] when there will be none any more.
@@ -125,7 +132,8 @@ impl std::fmt::Debug for Connection {
     }
 }
 
-/// One stream: reliable, ordered, both ways. Dropping it resets both directions unless the sending one was shut down.
+/// One stream: reliable, ordered, both ways. Dropping it ends the sending direction after what was written, and tells the
+/// other side that nothing more is read.
 #[derive(Debug)]
 pub struct Stream {
     send: quinn::SendStream,
@@ -133,6 +141,14 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// Ends when the other side wants no more of this stream, or has all of it.
+    pub fn unwanted(&self) -> impl Future<Output = ()> + Send + 'static {
+        let stopped = self.send.stopped();
+        async move {
+            let _ = stopped.await;
+        }
+    }
+
     /// The two directions apart.
     pub fn split(self) -> (quinn::RecvStream, quinn::SendStream) {
         (self.receive, self.send)

@@ -4,22 +4,25 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
+use tokio::sync::{Mutex, mpsc};
 
 use crate::ca::LINK_NAME;
 use crate::connection::Connection;
-use crate::identity::{IdentitySource, PeerIdentity};
+use crate::identity::{self, IdentitySource, PeerIdentity};
 use crate::join::Newcomer;
-use crate::{limits, tls};
+use crate::{limits, tasks, tls};
 
 /// A socket that dials and takes connections with one identity. Cheap to clone.
 #[derive(Clone)]
 pub struct Endpoint {
     endpoint: quinn::Endpoint,
     client: ClientConfig,
+    accepted: Arc<Mutex<mpsc::Receiver<Accepted>>>,
 }
 
 /// What came in.
@@ -31,8 +34,11 @@ pub enum Accepted {
 }
 
 /// A peer could not be dialled.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum ConnectError {
+    /// This process is about to end.
+    #[error("the endpoint is closed")]
+    Stopped,
     /// Nothing answered in time.
     #[error("{0} does not answer")]
     Timeout(SocketAddr),
@@ -66,14 +72,19 @@ impl Endpoint {
         let damaged = |error: rustls::Error| std::io::Error::other(format!("the identity cannot be used: {error}"));
         let server = QuicServerConfig::try_from(tls::link_server_config(source).map_err(damaged)?).map_err(std::io::Error::other)?;
         let mut server = ServerConfig::with_crypto(Arc::new(server));
-        server.transport_config(transport.clone());
+        server.transport_config(transport);
         let client = QuicClientConfig::try_from(tls::link_client_config(source).map_err(damaged)?).map_err(std::io::Error::other)?;
         let mut client = ClientConfig::new(Arc::new(client));
-        client.transport_config(transport);
+        // Who answers there is proved by the same handshake that lets it open streams.
+        let mut trusted = self::transport();
+        trusted.receive_window(limits::CONNECTION_WINDOW.into()).max_concurrent_bidi_streams(limits::STREAMS.into());
+        client.transport_config(Arc::new(trusted));
         let socket = std::net::UdpSocket::bind(address)?;
         let runtime = quinn::default_runtime().ok_or_else(|| std::io::Error::other("no async runtime"))?;
         let endpoint = quinn::Endpoint::new(endpoint_config(source), Some(server), socket, runtime)?;
-        Ok(Self { endpoint, client })
+        let (sender, receiver) = mpsc::channel(limits::ACCEPTED);
+        tasks::spawn_connection("link endpoint", take_connections(endpoint.clone(), sender));
+        Ok(Self { endpoint, client, accepted: Arc::new(Mutex::new(receiver)) })
     }
 
     /// The address it is bound to.
@@ -84,47 +95,34 @@ impl Endpoint {
         self.endpoint.local_addr()
     }
 
-    /// Dials a member of the cluster, within [`limits::CONNECT_TIMEOUT`]. Cancel safe.
+    /// Dials a member of the cluster, within [`limits::CONNECT_TIMEOUT`]; answers once each has accepted the other. Cancel safe.
     ///
     /// # Errors
     /// [`ConnectError`].
     pub async fn connect(&self, address: SocketAddr) -> Result<Connection, ConnectError> {
-        let connection = dial(&self.endpoint, self.client.clone(), address).await?;
+        let greeted = async {
+            let connection = dial(&self.endpoint, self.client.clone(), address).await?;
+            // In TLS 1.3 the dialling side is ready before the other has looked at its certificate: the greeting says that it has.
+            let refused = |error: quinn::ConnectionError| ConnectError::Refused { address, reason: explain(&error) };
+            let mut greeting = connection.accept_uni().await.map_err(refused)?;
+            if greeting.read_to_end(GREETING.len()).await.is_ok_and(|text| text == GREETING) {
+                return Ok(connection);
+            }
+            let reason = connection.close_reason().map_or_else(|| "it speaks another version of the link".to_string(), |error| explain(&error));
+            Err(ConnectError::Refused { address, reason })
+        };
+        let connection = tokio::time::timeout(limits::CONNECT_TIMEOUT, greeted).await.unwrap_or(Err(ConnectError::Timeout(address)))?;
         match peer(&connection) {
-            Some(peer) => Ok(Connection::new(connection, peer)),
+            Some((peer, expires)) => Ok(Connection::new(connection, peer, expires)),
             None => Err(ConnectError::Refused { address, reason: "it showed no certificate with a name".to_string() }),
         }
     }
 
-    /// The next connection whose handshake succeeds; `None` once the endpoint is closed.
+    /// The next connection whose handshake succeeded; `None` once the endpoint is closed. Cancel safe.
     ///
-    /// A handshake that fails is logged here, once, with its reason.
+    /// A handshake that fails is logged once, with its reason.
     pub async fn accept(&self) -> Option<Accepted> {
-        loop {
-            let incoming = self.endpoint.accept().await?;
-            let remote = incoming.remote_address();
-            let handshake = async { incoming.accept()?.await };
-            let connection = match tokio::time::timeout(limits::CONNECT_TIMEOUT, handshake).await {
-                Ok(Ok(connection)) => connection,
-                Ok(Err(error)) => {
-                    tracing::warn!(%remote, %error, "refused a connection");
-                    continue;
-                }
-                Err(_) => {
-                    tracing::debug!(%remote, "a handshake took too long");
-                    continue;
-                }
-            };
-            let alpn = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok()).and_then(|data| data.protocol);
-            match (alpn.as_deref(), peer(&connection)) {
-                (Some(tls::ALPN_LINK), Some(peer)) => return Some(Accepted::Peer(Connection::new(connection, peer))),
-                (Some(tls::ALPN_JOIN), _) => return Some(Accepted::Newcomer(Newcomer::new(connection))),
-                (_, _) => {
-                    tracing::warn!(%remote, "refused a connection: it showed no certificate of this cluster");
-                    connection.close(1u32.into(), b"a certificate of this cluster is required");
-                }
-            }
-        }
+        self.accepted.lock().await.recv().await
     }
 
     /// Closes every connection and takes no new one; waits a moment until the peers have been told.
@@ -135,6 +133,55 @@ impl Endpoint {
     }
 }
 
+/// What the accepting side says on a stream of its own once it has accepted the other: the version of the link.
+const GREETING: &[u8] = b"shoal/1";
+
+/// Takes connections until the endpoint is closed. Each handshake is a task of its own, so that a slow one delays nobody.
+async fn take_connections(endpoint: quinn::Endpoint, accepted: mpsc::Sender<Accepted>) {
+    while let Some(incoming) = endpoint.accept().await {
+        let accepted = accepted.clone();
+        tasks::spawn_connection("link handshake", async move {
+            if let Some(connection) = shake_hands(incoming).await {
+                // It fails only when nobody accepts any more, which closes the connection.
+                let _ = accepted.send(connection).await;
+            }
+        });
+    }
+}
+
+async fn shake_hands(incoming: quinn::Incoming) -> Option<Accepted> {
+    let remote = incoming.remote_address();
+    let handshake = async { incoming.accept()?.await };
+    let connection = match tokio::time::timeout(limits::CONNECT_TIMEOUT, handshake).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            tracing::warn!(%remote, reason = explain(&error), "refused a connection");
+            return None;
+        }
+        Err(_) => {
+            tracing::debug!(%remote, "a handshake took too long");
+            return None;
+        }
+    };
+    let alpn = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok()).and_then(|data| data.protocol);
+    match (alpn.as_deref(), peer(&connection)) {
+        (Some(tls::ALPN_LINK), Some((peer, expires))) => {
+            // What a stranger may make us hold is little; this one is no stranger any more.
+            connection.set_receive_window(limits::CONNECTION_WINDOW.into());
+            connection.set_max_concurrent_bi_streams(limits::STREAMS.into());
+            let mut greeting = connection.open_uni().await.ok()?;
+            greeting.write_all(GREETING).await.ok()?;
+            Some(Accepted::Peer(Connection::new(connection, peer, expires)))
+        }
+        (Some(tls::ALPN_JOIN), _) => Some(Accepted::Newcomer(Newcomer::new(connection))),
+        (_, _) => {
+            tracing::warn!(%remote, reason = "it showed no certificate of this cluster", "refused a connection");
+            connection.close(1u32.into(), b"a certificate of this cluster is required");
+            None
+        }
+    }
+}
+
 /// Dials `address` with `client`, within the deadline.
 pub(crate) async fn dial(endpoint: &quinn::Endpoint, client: ClientConfig, address: SocketAddr) -> Result<quinn::Connection, ConnectError> {
     let refused = |reason: String| ConnectError::Refused { address, reason };
@@ -142,21 +189,43 @@ pub(crate) async fn dial(endpoint: &quinn::Endpoint, client: ClientConfig, addre
     match tokio::time::timeout(limits::CONNECT_TIMEOUT, connecting).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(quinn::ConnectionError::TimedOut)) | Err(_) => Err(ConnectError::Timeout(address)),
-        Ok(Err(error)) => Err(refused(error.to_string())),
+        Ok(Err(error)) => Err(refused(explain(&error))),
     }
 }
 
+/// Why a handshake failed, in words; TLS's alerts come as numbers.
+fn explain(error: &quinn::ConnectionError) -> String {
+    /// QUIC's error codes for TLS alerts begin here (RFC 9001, 4.8).
+    const CRYPTO: u64 = 0x100;
+    let alert = match error {
+        quinn::ConnectionError::ConnectionClosed(closed) => u64::from(closed.error_code).checked_sub(CRYPTO),
+        quinn::ConnectionError::ApplicationClosed(closed) => return String::from_utf8_lossy(&closed.reason).into_owned(),
+        _ => None,
+    };
+    let words = match alert {
+        Some(42 | 43 | 46) => "it does not accept our certificate",
+        Some(45) => "our certificate has expired",
+        Some(48 | 51) => "our certificate is of another cluster",
+        Some(116) => "it wants a certificate of this cluster",
+        Some(120) => "it does not speak this version of the link",
+        _ => return error.to_string(),
+    };
+    words.to_string()
+}
+
 /// What all connections of the link have in common.
+///
+/// The windows and streams for the other side are those of a stranger; they are widened once it has proved who it is.
 pub(crate) fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
     let idle = IdleTimeout::try_from(limits::IDLE_TIMEOUT).expect("three seconds fit");
     transport
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(Some(limits::KEEP_ALIVE))
-        .max_concurrent_bidi_streams(limits::STREAMS.into())
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .max_concurrent_bidi_streams(limits::STRANGER_STREAMS.into())
+        .max_concurrent_uni_streams(VarInt::from_u32(1))
         .stream_receive_window(limits::STREAM_WINDOW.into())
-        .receive_window(limits::CONNECTION_WINDOW.into())
+        .receive_window(limits::STRANGER_WINDOW.into())
         .send_window(u64::from(limits::CONNECTION_WINDOW))
         .datagram_receive_buffer_size(None);
     transport
@@ -169,7 +238,9 @@ fn endpoint_config(source: &Arc<IdentitySource>) -> EndpointConfig {
     EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret)))
 }
 
-fn peer(connection: &quinn::Connection) -> Option<PeerIdentity> {
+/// Who the other side is, and until when its certificate says so.
+fn peer(connection: &quinn::Connection) -> Option<(PeerIdentity, Timestamp)> {
     let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    PeerIdentity::of(chain.first()?)
+    let certificate = chain.first()?;
+    Some((PeerIdentity::of(certificate)?, identity::validity(certificate)?.1))
 }

@@ -72,8 +72,14 @@ where
         let answer = handler(request.map(|body| body.map_err(Into::into).boxed()));
         async { Ok::<_, Infallible>(answer.await) }
     });
+    let unwanted = stream.unwanted();
     let served = hyper::server::conn::http1::Builder::new().keep_alive(false).half_close(true).serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = served.await {
-        tracing::debug!(%error, "a request on a stream broke off");
+    // A watch that has nothing to say writes nothing, and would not notice that nobody listens any more.
+    tokio::select! {
+        biased;
+        served = served => if let Err(error) = served {
+            tracing::debug!(%error, "a request on a stream broke off");
+        },
+        () = unwanted => {}
     }
 }

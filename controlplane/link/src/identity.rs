@@ -140,11 +140,23 @@ impl Identity {
 
     /// From when to when the own certificate is valid; `None` when it is damaged.
     pub fn validity(&self) -> Option<(Timestamp, Timestamp)> {
-        let (_, certificate) = X509Certificate::from_der(self.chain.first()?).ok()?;
-        let validity = certificate.validity();
-        let second = |time: x509_parser::time::ASN1Time| Timestamp::from_second(time.timestamp()).ok();
-        Some((second(validity.not_before)?, second(validity.not_after)?))
+        validity(self.chain.first()?)
     }
+
+    /// The same key under a new certificate.
+    #[must_use]
+    pub fn renewed(&self, certificate: CertificateDer<'static>) -> Self {
+        let ca = self.ca.clone();
+        Self { chain: vec![certificate, ca.clone()], key: self.key.clone_key(), ca }
+    }
+}
+
+/// From when to when `certificate` is valid; `None` when it is damaged.
+pub(crate) fn validity(certificate: &CertificateDer<'_>) -> Option<(Timestamp, Timestamp)> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let validity = certificate.validity();
+    let second = |time: x509_parser::time::ASN1Time| Timestamp::from_second(time.timestamp()).ok();
+    Some((second(validity.not_before)?, second(validity.not_after)?))
 }
 
 /// The identity in use. It can be replaced while connections go on: new handshakes take the new one.

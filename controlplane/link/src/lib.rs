@@ -12,13 +12,14 @@ mod identity;
 pub mod join;
 pub mod limits;
 mod pool;
+pub mod renew;
 pub mod tasks;
 mod tls;
 pub mod token;
 
 pub use connection::{Connection, ConnectionLost, Stream, StreamKind};
 pub use endpoint::{Accepted, ConnectError, Endpoint};
-pub use identity::{Identity, IdentityError, IdentitySource, PeerIdentity};
+pub use identity::{Identity, IdentityError, IdentitySource, PeerIdentity, write_private};
 pub use pool::Pool;
 pub use tls::{tls_client_config, tls_server_config};
 

@@ -17,8 +17,17 @@ pub const STREAMS: u32 = 4096;
 /// Flow control of one stream, in bytes.
 pub const STREAM_WINDOW: u32 = 1 << 20;
 
-/// Flow control of one connection, in bytes.
-pub const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Flow control of one connection, in bytes: so many that streams nobody reads at the moment do not stop the others.
+pub const CONNECTION_WINDOW: u32 = 256 << 20;
+
+/// How many streams the other side may have open before it has proved who it is.
+pub const STRANGER_STREAMS: u32 = 4;
+
+/// Flow control of a connection whose other side has not proved who it is, in bytes.
+pub const STRANGER_WINDOW: u32 = 1 << 20;
+
+/// How many connections may wait to be accepted after their handshake.
+pub const ACCEPTED: usize = 64;
 
 /// How long opening a stream may take, the kind byte included.
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -46,3 +55,9 @@ pub const JOIN_MESSAGE: usize = 256 * 1024;
 
 /// How long a join may take.
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The part of a certificate's life after which it is renewed, as a fraction: two thirds.
+pub const RENEW_AFTER: (u32, u32) = (2, 3);
+
+/// The wait after a renewal that failed.
+pub const RENEW_RETRY: Duration = Duration::from_secs(60);

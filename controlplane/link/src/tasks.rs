@@ -20,6 +20,7 @@ pub fn spawn_connection(name: &'static str, work: impl Future<Output = ()> + Sen
 pub struct Tasks {
     tracker: tokio_util::task::TaskTracker,
     stop: CancellationToken,
+    failed: CancellationToken,
 }
 
 impl Tasks {
@@ -45,6 +46,24 @@ impl Tasks {
             }
         };
         self.tracker.spawn(work.instrument(tracing::info_span!("task", name)));
+    }
+
+    /// Spawns `work` without which the process is of no use: when it ends or panics before the others are to end,
+    /// [`Tasks::failed`] is cancelled, and the process should stop.
+    pub fn spawn_essential(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let failed = self.failed.clone();
+        self.spawn(name, async move {
+            if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+                tracing::error!(task = name, "a task panicked");
+            }
+            tracing::error!(task = name, "a task that this process cannot do without is over");
+            failed.cancel();
+        });
+    }
+
+    /// Cancelled when a task is over that the process cannot do without.
+    pub fn failed(&self) -> &CancellationToken {
+        &self.failed
     }
 
     /// Spawns `work` again and again: when it ends or panics it is started anew after a pause, until all are to end.

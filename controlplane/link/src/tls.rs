@@ -10,7 +10,7 @@ use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme};
 
-use crate::identity::{Identity, IdentitySource};
+use crate::identity::{Identity, IdentitySource, PeerIdentity};
 use crate::token;
 
 /// ALPN of the link proper: both sides show certificates of the cluster's CA.
@@ -137,6 +137,10 @@ impl ServerCertVerifier for PinnedCa {
             .find(|certificate| token::fingerprint(certificate) == self.fingerprint)
             .ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
         let roots = Arc::new(roots(&ca.clone().into_owned())?);
+        // A worker's certificate is good for the link, but nobody hands it a token.
+        if !PeerIdentity::of(end_entity).is_some_and(|peer| peer.is_server()) {
+            return Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure));
+        }
         let verifier = WebPkiServerVerifier::builder_with_provider(roots, self.provider.clone())
             .build()
             .map_err(|error| Error::General(format!("the CA cannot verify servers: {error}")))?;
