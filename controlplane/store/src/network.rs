@@ -1,0 +1,147 @@
+//! Raft's way to the other servers: one long-lived stream a client, replaced when it breaks; snapshots on their own.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::RPCOption;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+
+use crate::config::{Member, PeerIo, PeerStream, Peers};
+use crate::raft::{Snapshot, Types, Vote};
+use crate::wire::{self, RaftReply, RaftRequest, SnapshotHead, SnapshotReply};
+
+/// Makes the clients.
+pub(crate) struct Network {
+    pub peers: Arc<dyn Peers>,
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Client;
+
+    async fn new_client(&mut self, _target: u64, node: &Member) -> Client {
+        Client { peers: self.peers.clone(), target: node.clone(), stream: None }
+    }
+}
+
+/// The way to one server. Raft asks one thing at a time on it; heartbeats and snapshots have clients of their own.
+pub(crate) struct Client {
+    peers: Arc<dyn Peers>,
+    target: Member,
+    /// Taken out while a question is on its way, so that a cancelled one never leaves half a conversation behind.
+    stream: Option<Box<dyn PeerIo>>,
+}
+
+/// A question that got no answer.
+enum Failure {
+    /// The server cannot be reached: leave it alone for a while.
+    Unreachable(io::Error),
+    /// The conversation broke.
+    Broken(io::Error),
+}
+
+impl From<Failure> for RPCError<Types> {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Unreachable(error) => Self::Unreachable(Unreachable::new(&error)),
+            Failure::Broken(error) => Self::Network(NetworkError::new(&error)),
+        }
+    }
+}
+
+impl Client {
+    /// One question and its answer, each within `deadline`: a stream that hangs must not hold up replication.
+    async fn ask(&mut self, request: &RaftRequest, deadline: Duration) -> Result<RaftReply, Failure> {
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => {
+                let opened = tokio::time::timeout(deadline, self.peers.open(&self.target, PeerStream::Raft)).await;
+                opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(Failure::Unreachable)?
+            }
+        };
+        let conversation = async {
+            wire::send(&mut stream, request).await?;
+            wire::expect(&mut stream).await
+        };
+        let reply = tokio::time::timeout(deadline, conversation).await;
+        let reply = reply.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(Failure::Broken)?;
+        self.stream = Some(stream);
+        Ok(reply)
+    }
+
+    async fn send_snapshot(&self, vote: Vote, snapshot: &Snapshot) -> io::Result<SnapshotReply> {
+        let mut stream = self.peers.open(&self.target, PeerStream::Snapshot).await?;
+        let head = SnapshotHead {
+            vote,
+            last_log_id: snapshot.meta.last_log_id,
+            membership: snapshot.meta.last_membership.clone(),
+            length: snapshot.snapshot.len() as u64,
+        };
+        wire::send(&mut stream, &head).await?;
+        for chunk in snapshot.snapshot.chunks(wire::SNAPSHOT_CHUNK) {
+            wire::send(&mut stream, &Bytes::copy_from_slice(chunk)).await?;
+        }
+        wire::expect(&mut stream).await
+    }
+}
+
+/// An answer to another question: the other side is not what we think.
+fn confused() -> RPCError<Types> {
+    Failure::Broken(io::Error::other("the answer does not fit the question")).into()
+}
+
+impl RaftNetworkV2<Types> for Client {
+    type SnapshotData = Bytes;
+
+    async fn append_entries(&mut self, rpc: AppendEntriesRequest<Types>, option: RPCOption) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        match self.ask(&RaftRequest::Append(rpc), option.hard_ttl().max(Duration::from_secs(1))).await? {
+            RaftReply::Append(reply) => Ok(reply),
+            _ => Err(confused()),
+        }
+    }
+
+    async fn vote(&mut self, rpc: VoteRequest<Types>, option: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        match self.ask(&RaftRequest::Vote(rpc), option.hard_ttl()).await? {
+            RaftReply::Vote(reply) => Ok(reply),
+            _ => Err(confused()),
+        }
+    }
+
+    async fn pre_vote(&mut self, rpc: VoteRequest<Types>, option: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        // The library's own default would grant it: a server that cannot be asked has granted nothing.
+        match self.ask(&RaftRequest::PreVote(rpc), option.hard_ttl()).await? {
+            RaftReply::Vote(reply) => Ok(reply),
+            _ => Err(confused()),
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let sent = tokio::time::timeout(option.hard_ttl(), self.send_snapshot(vote, &snapshot));
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = sent => match sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                Ok(reply) => Ok(reply),
+                Err(error) => Err(StreamingError::Unreachable(Unreachable::new(&error))),
+            },
+        }
+    }
+
+    async fn transfer_leader(&mut self, request: TransferLeaderRequest<Types>, option: RPCOption) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        match self.ask(&RaftRequest::TransferLeader(request), option.hard_ttl()).await? {
+            RaftReply::TransferLeader(reply) => Ok(reply),
+            _ => Err(confused()),
+        }
+    }
+}

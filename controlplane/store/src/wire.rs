@@ -1,0 +1,156 @@
+//! Frames between stores: a version byte, a length as u32 (little endian), then postcard.
+//!
+//! The enums are append-only: a variant's place is part of the format.
+
+use std::io;
+
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::config::Member;
+use crate::error::MembershipError;
+use crate::raft::{LogId, StoredMembership, Types, Vote};
+
+/// The version that is spoken now.
+const VERSION: u8 = 1;
+
+/// The largest frame, in bytes. Snapshots travel in frames of this size at most.
+const LARGEST: usize = 32 << 20;
+
+/// How many bytes of a snapshot stand in one frame.
+pub(crate) const SNAPSHOT_CHUNK: usize = 1 << 20;
+
+/// Raft asks.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum RaftRequest {
+    Append(AppendEntriesRequest<Types>),
+    Vote(VoteRequest<Types>),
+    PreVote(VoteRequest<Types>),
+    TransferLeader(TransferLeaderRequest<Types>),
+}
+
+/// Raft answers. A store that has stopped answers nothing.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum RaftReply {
+    Append(AppendEntriesResponse<Types>),
+    Vote(VoteResponse<Types>),
+    TransferLeader(TransferLeaderResponse<Types>),
+}
+
+/// The first frame of a snapshot; the bytes follow in frames of their own.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SnapshotHead {
+    pub vote: Vote,
+    pub last_log_id: Option<LogId>,
+    pub membership: StoredMembership,
+    pub length: u64,
+}
+
+/// What the receiver of a snapshot says in the end.
+pub(crate) type SnapshotReply = SnapshotResponse<Types>;
+
+/// What a follower asks of the leader.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ForwardRequest {
+    /// Propose this encoded command.
+    Write(bytes::Bytes),
+    /// Up to which log index must a linearizable read wait?
+    ReadIndex,
+    /// Make this server a voter.
+    AddMember(Member),
+}
+
+/// What the leader answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ForwardReply {
+    /// The encoded outcome.
+    Outcome(Vec<u8>),
+    /// One more than the index that must be applied.
+    ReadIndex(u64),
+    /// It is done.
+    Done,
+    /// This server does not lead; nothing was done.
+    NotLeader,
+    /// It may have been done.
+    Unknown(String),
+    /// It was not done.
+    Refused(Refusal),
+}
+
+/// Why the leader did not do it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Refusal {
+    NotCaughtUp(u64),
+    Other(String),
+}
+
+impl From<Refusal> for MembershipError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotCaughtUp(id) => Self::NotCaughtUp(id),
+            Refusal::Other(message) => Self::Refused(message),
+        }
+    }
+}
+
+/// Writes one frame and flushes it.
+pub(crate) async fn send(stream: &mut (impl AsyncWrite + Unpin + ?Sized), message: &impl Serialize) -> io::Result<()> {
+    let bytes = postcard::to_extend(message, vec![VERSION, 0, 0, 0, 0]).map_err(io::Error::other)?;
+    send_bytes(stream, bytes).await
+}
+
+async fn send_bytes(stream: &mut (impl AsyncWrite + Unpin + ?Sized), mut frame: Vec<u8>) -> io::Result<()> {
+    let length = frame.len() - 5;
+    if length > LARGEST {
+        return Err(io::Error::other(format!("a frame of {length} bytes is above the limit of {LARGEST}")));
+    }
+    frame[1..5].copy_from_slice(&u32::try_from(length).map_err(io::Error::other)?.to_le_bytes());
+    stream.write_all(&frame).await?;
+    stream.flush().await
+}
+
+/// Reads one frame; `None` when the stream ended before it began.
+pub(crate) async fn receive<T: DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin + ?Sized)) -> io::Result<Option<T>> {
+    let version = match stream.read_u8().await {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    };
+    if version != VERSION {
+        return Err(io::Error::other(format!("a frame has version {version}, and this program speaks {VERSION}")));
+    }
+    let length = stream.read_u32_le().await? as usize;
+    if length > LARGEST {
+        return Err(io::Error::other(format!("a frame of {length} bytes is above the limit of {LARGEST}")));
+    }
+    let mut bytes = vec![0; length];
+    stream.read_exact(&mut bytes).await?;
+    postcard::from_bytes(&bytes).map(Some).map_err(io::Error::other)
+}
+
+/// Reads one frame that must come.
+pub(crate) async fn expect<T: DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin + ?Sized)) -> io::Result<T> {
+    receive(stream).await?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn frames_cross_and_a_wrong_version_or_length_is_refused() {
+        let (mut here, mut there) = tokio::io::duplex(1024);
+        send(&mut here, &ForwardReply::ReadIndex(7)).await.expect("sent");
+        assert!(matches!(expect(&mut there).await, Ok(ForwardReply::ReadIndex(7))));
+        here.write_all(&[9]).await.expect("sent");
+        assert!(expect::<ForwardReply>(&mut there).await.is_err());
+        here.write_all(&[VERSION, 255, 255, 255, 255]).await.expect("sent");
+        let error = expect::<ForwardReply>(&mut there).await.expect_err("too large").to_string();
+        assert!(error.contains("limit"), "{error}");
+        drop(here);
+        assert!(matches!(receive::<ForwardReply>(&mut there).await, Ok(None)));
+    }
+}
