@@ -72,7 +72,18 @@ pub struct Store {
     barrier: Barrier,
     leadership: watch::Receiver<Leadership>,
     failure: watch::Receiver<Option<String>>,
-    runtime: Arc<Mutex<Option<tokio::runtime::Runtime>>>,
+    threads: Arc<Mutex<Threads>>,
+}
+
+/// Raft's own threads. They may be let go from anywhere, asynchronous code included, and are not waited for.
+struct Threads(Option<tokio::runtime::Runtime>);
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// What this server does when it leads, and how it finds the one that does.
@@ -117,7 +128,7 @@ impl Store {
             async move { leader.read_index().await }
         });
         runtime.spawn(run);
-        Ok(Self { leader, barrier, leadership, failure, runtime: Arc::new(Mutex::new(Some(runtime))) })
+        Ok(Self { leader, barrier, leadership, failure, threads: Arc::new(Mutex::new(Threads(Some(runtime)))) })
     }
 
     /// Makes this server the first and only one of a new cluster; does nothing when it is a member of one.
@@ -165,7 +176,7 @@ impl Store {
 
     /// Serves a stream that another server's store opened, until it ends.
     pub async fn serve_peer(&self, kind: PeerStream, stream: Box<dyn PeerIo>) {
-        let handle = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|runtime| runtime.handle().clone());
+        let handle = self.threads.lock().unwrap_or_else(PoisonError::into_inner).0.as_ref().map(|runtime| runtime.handle().clone());
         let Some(handle) = handle else { return };
         let leader = self.leader.clone();
         // On Raft's own threads, so that whoever is busy here does not delay a heartbeat.
@@ -265,10 +276,8 @@ impl Store {
         // It fails only when it is over already.
         let _ = self.leader.raft.shutdown().await;
         self.leader.shared.close();
-        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(runtime) = runtime {
-            runtime.shutdown_background();
-        }
+        let runtime = self.threads.lock().unwrap_or_else(PoisonError::into_inner).0.take();
+        drop(Threads(runtime));
     }
 }
 
