@@ -1,0 +1,60 @@
+//! The kinds, one file each: a row of the resource table, the defaults, the checks, the columns.
+//!
+//! `pod_spec` and `pod_template` are shared by all that hold a pod.
+
+mod config_map;
+mod deployment;
+mod endpoint_slice;
+mod endpoints;
+mod event;
+mod lease;
+mod namespace;
+mod node;
+mod pod;
+mod pod_columns;
+mod pod_spec;
+mod pod_spec_checks;
+mod pod_template;
+mod rbac;
+mod replica_set;
+mod reviews;
+mod secret;
+mod service;
+mod service_account;
+#[cfg(test)]
+mod tests;
+
+use crate::resource::Resource;
+
+/// The table. Discovery shows groups and resources in this order.
+pub(crate) const RESOURCES: &[Resource] = &[
+    config_map::ROW,
+    endpoints::ROW,
+    event::ROW,
+    namespace::ROW,
+    node::ROW,
+    pod::ROW,
+    secret::ROW,
+    service_account::ROW,
+    service::ROW,
+    deployment::ROW,
+    replica_set::ROW,
+    event::EVENTS_ROW,
+    reviews::TOKEN_REVIEW,
+    reviews::SELF_SUBJECT_REVIEW,
+    reviews::LOCAL_SUBJECT_ACCESS_REVIEW,
+    reviews::SELF_SUBJECT_ACCESS_REVIEW,
+    reviews::SELF_SUBJECT_RULES_REVIEW,
+    reviews::SUBJECT_ACCESS_REVIEW,
+    rbac::CLUSTER_ROLE_BINDING,
+    rbac::CLUSTER_ROLE,
+    rbac::ROLE_BINDING,
+    rbac::ROLE,
+    lease::ROW,
+    endpoint_slice::ROW,
+];
+
+/// The status as a subresource of the kind itself.
+const fn status(group: &'static str, kind: &'static str) -> crate::resource::Subresource {
+    crate::resource::Subresource { name: "status", group, version: "v1", kind, verbs: &["get", "patch", "update"] }
+}

@@ -1,0 +1,121 @@
+//! Subresources as pure functions between an object and what its subresource speaks: scale and binding.
+
+use serde_json::{Map, Value, json};
+
+use crate::metadata::{self, member_mut};
+use crate::selector::LabelSelector;
+use crate::status::Status;
+use crate::validation::FieldError;
+
+/// The `autoscaling/v1` Scale of a Deployment or ReplicaSet.
+pub fn scale_of(object: &Value) -> Value {
+    let meta = object.get("metadata").and_then(Value::as_object);
+    let copied = ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"]
+        .into_iter()
+        .filter_map(|field| Some((field.to_owned(), meta?.get(field)?.clone())));
+    let metadata: Map<String, Value> = copied.collect();
+    let replicas = object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
+    let current = object.pointer("/status/replicas").and_then(Value::as_i64).unwrap_or(0);
+    let mut scale = json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": {}, "status": {"replicas": current}});
+    if replicas != 0 {
+        scale["spec"]["replicas"] = replicas.into();
+    }
+    if let Ok(selector) = LabelSelector::from_value(object.pointer("/spec/selector")) {
+        scale["status"]["selector"] = selector.to_string().into();
+    }
+    scale
+}
+
+/// Puts a Scale's wish into the Deployment or ReplicaSet that it scales. Whether it has seen the present version is for
+/// the caller to compare.
+///
+/// # Errors
+/// 422 when the number is below zero.
+pub fn apply_scale(object: &mut Value, scale: &Value) -> Result<(), Status> {
+    let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
+    if replicas < 0 {
+        let problem = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
+        return Err(Status::invalid("autoscaling", "Scale", metadata::name(scale).unwrap_or_default(), vec![problem]));
+    }
+    member_mut(object, "spec").insert("replicas".to_owned(), replicas.into());
+    Ok(())
+}
+
+/// Binds a pod to the node that a Binding names, and notes it as scheduled at `now`. Labels and annotations of the
+/// binding become the pod's.
+///
+/// # Errors
+/// 400 or 422 for a bad target, 409 when the pod is bound or being deleted.
+pub fn bind(pod: &mut Value, binding: &Value, now: &str) -> Result<(), Status> {
+    let name = metadata::name(pod).unwrap_or_default().to_owned();
+    let target = |field: &str| binding.pointer("/target").and_then(|target| target.get(field)).and_then(Value::as_str).unwrap_or_default();
+    let node = target("name");
+    let mut problems = Vec::new();
+    if !matches!(target("kind"), "" | "Node") {
+        problems.push(FieldError::not_supported("target.kind", target("kind"), &["Node", "<empty>"]));
+    }
+    if node.is_empty() {
+        problems.push(FieldError::required("target.name", ""));
+    }
+    if !problems.is_empty() {
+        return Err(Status::invalid("", "Binding", &name, problems));
+    }
+    if metadata::deletion_timestamp(pod).is_some() {
+        return Err(Status::conflict("", "pods/binding", &name, format_args!("pod {name} is being deleted, cannot be assigned to a host")));
+    }
+    if let Some(bound) = pod.pointer("/spec/nodeName").and_then(Value::as_str).filter(|bound| !bound.is_empty()) {
+        return Err(Status::conflict("", "pods/binding", &name, format_args!("pod {name} is already assigned to node {bound:?}")));
+    }
+    let node = node.to_owned();
+    member_mut(pod, "spec").insert("nodeName".to_owned(), node.into());
+    for field in ["labels", "annotations"] {
+        for (key, value) in binding.pointer(&format!("/metadata/{field}")).and_then(Value::as_object).into_iter().flatten() {
+            let map = metadata::metadata_mut(pod).entry(field).or_insert_with(|| json!({}));
+            map[key.as_str()] = value.clone();
+        }
+    }
+    set_condition(pod, json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now}));
+    Ok(())
+}
+
+fn set_condition(pod: &mut Value, condition: Value) {
+    let conditions = member_mut(pod, "status").entry("conditions").or_insert_with(|| json!([]));
+    if !conditions.is_array() {
+        *conditions = json!([]);
+    }
+    let Some(conditions) = conditions.as_array_mut() else { return };
+    conditions.retain(|other| other.get("type") != condition.get("type"));
+    conditions.push(condition);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scale_goes_there_and_back() {
+        let mut deployment = json!({"metadata": {"name": "w", "namespace": "d", "resourceVersion": "5", "labels": {}},
+            "spec": {"replicas": 3, "selector": {"matchLabels": {"a": "b"}}}, "status": {"replicas": 2}});
+        let mut scale = scale_of(&deployment);
+        assert_eq!(scale["spec"]["replicas"], 3);
+        assert_eq!(scale["status"], json!({"replicas": 2, "selector": "a=b"}));
+        assert_eq!(scale["metadata"], json!({"name": "w", "namespace": "d", "resourceVersion": "5"}));
+        scale["spec"]["replicas"] = 7.into();
+        apply_scale(&mut deployment, &scale).unwrap();
+        assert_eq!(deployment["spec"]["replicas"], 7);
+        scale["spec"]["replicas"] = (-1).into();
+        assert_eq!(apply_scale(&mut deployment, &scale).unwrap_err().code, 422);
+    }
+
+    #[test]
+    fn a_pod_is_bound_once() {
+        let mut pod = json!({"metadata": {"name": "p"}, "spec": {}, "status": {"conditions": [{"type": "PodScheduled", "status": "False"}]}});
+        let binding = json!({"target": {"kind": "Node", "name": "n1"}});
+        bind(&mut pod, &binding, "2026-01-01T00:00:00Z").unwrap();
+        assert_eq!(pod["spec"]["nodeName"], "n1");
+        assert_eq!(pod["status"]["conditions"].as_array().unwrap().len(), 1);
+        assert_eq!(pod["status"]["conditions"][0]["status"], "True");
+        assert_eq!(bind(&mut pod, &binding, "").unwrap_err().code, 409);
+        assert_eq!(bind(&mut json!({}), &json!({}), "").unwrap_err().code, 422);
+    }
+}
