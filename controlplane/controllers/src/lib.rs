@@ -1,1 +1,19 @@
-//! shoal-controllers.
+//! What must change so that the cluster is as its objects say: one file a controller, each a pure function.
+//!
+//! A controller is told what there is and what time it is, and answers with [`Action`]s. It keeps no memory, waits for nothing
+//! and does not care what changed. After its own actions it has nothing to do. Read `action`, then `replica_set`.
+
+pub mod action;
+pub mod deployment;
+pub mod endpoints;
+pub mod garbage;
+pub mod namespace;
+pub mod node;
+mod pods;
+pub mod replica_set;
+mod selector;
+pub mod service_account;
+
+pub use action::{Action, EventKind, Kind, Target, Thing};
+pub use pods::{is_active, is_ready};
+pub use selector::selects;

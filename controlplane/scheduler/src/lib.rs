@@ -1,1 +1,14 @@
-//! shoal-scheduler.
+//! Where a pod goes: a snapshot in, the name of a node out. It waits for nothing and remembers nothing.
+//!
+//! A node must pass every filter (`filters`); among those that do, the one with the best score (`scores`) is taken. Read `place`.
+
+mod filters;
+mod place;
+mod quantity;
+mod request;
+mod scores;
+mod snapshot;
+
+pub use place::{NodeName, Unschedulable, place};
+pub use request::Request;
+pub use snapshot::{NodeState, Snapshot};

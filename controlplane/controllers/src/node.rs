@@ -1,0 +1,197 @@
+//! A node that does not renew its Lease is unknown, then tainted, and its pods are moved; a new one is given pod addresses.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::action::{Action, EventKind};
+use crate::pods::is_over;
+
+/// How patient the cluster is with its nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// How long a node may be silent before it counts as unknown.
+    pub grace: SignedDuration,
+    /// How long pods that say nothing about it stay on a node that is unknown or not ready.
+    pub toleration: SignedDuration,
+    /// The longest that pods stay there, whatever they say; `None` for as long as they say. A cluster on one network sets it,
+    /// because the API gives every pod Kubernetes' 300 s.
+    pub longest_toleration: Option<SignedDuration>,
+}
+
+impl Patience {
+    /// For machines on one network.
+    pub const LAN: Self = Self {
+        grace: SignedDuration::from_secs(4),
+        toleration: SignedDuration::from_secs(0),
+        longest_toleration: Some(SignedDuration::from_secs(0)),
+    };
+    /// Kubernetes' own numbers.
+    pub const KUBERNETES: Self = Self {
+        grace: SignedDuration::from_secs(40),
+        toleration: SignedDuration::from_secs(300),
+        longest_toleration: None,
+    };
+}
+
+const NOT_READY: &str = "node.kubernetes.io/not-ready";
+const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+
+/// What `node` needs: `heard` is when it was last heard of, `pods` are those on it, `taken` the pod networks of all other nodes.
+pub fn reconcile(
+    node: &Node,
+    heard: Timestamp,
+    pods: &[&Pod],
+    taken: &BTreeSet<String>,
+    patience: Patience,
+    now: Timestamp,
+) -> Vec<Action> {
+    if node.metadata.deletion_timestamp.is_some() {
+        return Vec::new();
+    }
+    let expiry = heard.checked_add(patience.grace).unwrap_or(Timestamp::MAX);
+    let is_silent = expiry <= now;
+    let mut actions = Vec::new();
+    if is_silent && let Some(unknown) = unknown(node, now) {
+        actions.push(Action::replace_status(&unknown));
+        let message = format!("Node {} status is now: NodeNotReady", node.metadata.name.as_deref().unwrap_or_default());
+        actions.push(Action::event(node, EventKind::Normal, "NodeNotReady", message));
+        return actions;
+    }
+    if !is_silent {
+        actions.push(Action::LookAgain { at: expiry });
+    }
+    let mut wanted = node.clone();
+    let spec = wanted.spec.get_or_insert_default();
+    if spec.pod_cidr.is_none()
+        && let Some(network) = free_network(taken)
+    {
+        spec.pod_cidr = Some(network.clone());
+        spec.pod_cidrs = Some(vec![network]);
+    }
+    let taints = taints(node, now);
+    if taints != spec.taints.clone().unwrap_or_default() {
+        spec.taints = Some(taints.clone()).filter(|taints| !taints.is_empty());
+    }
+    if wanted.spec != node.spec {
+        actions.push(Action::replace(&wanted));
+    }
+    let strict: Vec<&Taint> = taints.iter().filter(|taint| taint.effect == "NoExecute").collect();
+    for pod in pods.iter().filter(|pod| !is_over(pod) && pod.metadata.deletion_timestamp.is_none()) {
+        match leaves_at(pod, &strict, patience) {
+            Some(at) if at <= now => {
+                actions.push(Action::delete(*pod));
+                let message = format!("Marking for deletion Pod {}", full_name(pod));
+                actions.push(Action::event(*pod, EventKind::Normal, "TaintManagerEviction", message));
+            }
+            Some(at) => actions.push(Action::LookAgain { at }),
+            None => {}
+        }
+    }
+    // Nobody is there to say that they have stopped: what is being deleted on a node that has vanished is let go.
+    if is_silent {
+        for pod in pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some()) {
+            actions.push(force(pod));
+        }
+    }
+    actions
+}
+
+/// The pods of a node that does not exist (any more) go at once; those that are over may stay until somebody looked at them.
+pub fn pods_of_no_node(pods: &[&Pod]) -> Vec<Action> {
+    pods.iter().map(|pod| force(pod)).collect()
+}
+
+fn force(pod: &Pod) -> Action {
+    let Action::Delete { target, uid, .. } = Action::delete(pod) else { unreachable!("it makes nothing else") };
+    Action::Delete { target, uid, grace_seconds: Some(0) }
+}
+
+fn full_name(pod: &Pod) -> String {
+    let part = |part: &Option<String>| part.clone().unwrap_or_default();
+    format!("{}/{}", part(&pod.metadata.namespace), part(&pod.metadata.name))
+}
+
+/// The node with all that it no longer says itself unknown; `None` if it is so already.
+fn unknown(node: &Node, now: Timestamp) -> Option<Node> {
+    let mut unknown = node.clone();
+    let conditions = unknown.status.get_or_insert_default().conditions.get_or_insert_default();
+    if !conditions.iter().any(|condition| condition.type_ == "Ready") {
+        conditions.push(NodeCondition { type_: "Ready".to_owned(), ..NodeCondition::default() });
+    }
+    let mut changed = false;
+    for condition in conditions.iter_mut().filter(|condition| condition.status != "Unknown") {
+        condition.status = "Unknown".to_owned();
+        condition.reason = Some("NodeStatusUnknown".to_owned());
+        condition.message = Some("Kubelet stopped posting node status.".to_owned());
+        condition.last_transition_time = Some(Time(now));
+        changed = true;
+    }
+    changed.then_some(unknown)
+}
+
+/// The taints that follow from the node's state, and those that others set.
+fn taints(node: &Node, now: Timestamp) -> Vec<Taint> {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let ready =
+        conditions.iter().find(|condition| condition.type_ == "Ready").map(|condition| condition.status.as_str());
+    let mut wanted = Vec::new();
+    match ready {
+        Some("True") => {}
+        Some("Unknown") => wanted.extend([(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]),
+        _ => wanted.extend([(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")]),
+    }
+    if node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) {
+        wanted.push((UNSCHEDULABLE, "NoSchedule"));
+    }
+    let mut taints = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+    let is_ours = |taint: &Taint| [NOT_READY, UNREACHABLE, UNSCHEDULABLE].contains(&taint.key.as_str());
+    taints.retain(|taint| !is_ours(taint) || wanted.contains(&(taint.key.as_str(), taint.effect.as_str())));
+    for (key, effect) in wanted {
+        if !taints.iter().any(|taint| taint.key == key && taint.effect == effect) {
+            let time_added = (effect == "NoExecute").then_some(Time(now));
+            taints.push(Taint { key: key.to_owned(), effect: effect.to_owned(), time_added, value: None });
+        }
+    }
+    taints
+}
+
+/// When `pod` has to leave because of these taints; `None` for never.
+fn leaves_at(pod: &Pod, taints: &[&Taint], patience: Patience) -> Option<Timestamp> {
+    taints.iter().filter_map(|taint| leaves_for(pod, taint, patience)).min()
+}
+
+fn leaves_for(pod: &Pod, taint: &Taint, patience: Patience) -> Option<Timestamp> {
+    let added = taint.time_added.as_ref().map_or(Timestamp::MIN, |time| time.0);
+    let is_health = [NOT_READY, UNREACHABLE].contains(&taint.key.as_str());
+    let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
+    let mut tolerating = tolerations.iter().filter(|toleration| tolerates(toleration, taint)).peekable();
+    let stays = if tolerating.peek().is_none() {
+        if is_health { patience.toleration } else { SignedDuration::ZERO }
+    } else {
+        // The shortest that is given counts; one without a time means for ever.
+        let seconds = tolerating.filter_map(|toleration| toleration.toleration_seconds).min()?;
+        let given = SignedDuration::from_secs(seconds.max(0));
+        if is_health { patience.longest_toleration.map_or(given, |longest| given.min(longest)) } else { given }
+    };
+    added.checked_add(stays).ok()
+}
+
+fn tolerates(toleration: &k8s_openapi::api::core::v1::Toleration, taint: &Taint) -> bool {
+    let key = toleration.key.as_deref().unwrap_or_default();
+    let is_any = toleration.operator.as_deref() == Some("Exists");
+    toleration.effect.as_deref().is_none_or(|effect| effect.is_empty() || effect == taint.effect)
+        && (key.is_empty() || key == taint.key)
+        && (is_any
+            || (!key.is_empty()
+                && toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()))
+}
+
+/// The first network for pods that no node has: `10.64.N.0/24`.
+fn free_network(taken: &BTreeSet<String>) -> Option<String> {
+    let all = (0..64).flat_map(|high| (0..256).map(move |low| (high, low)));
+    all.map(|(high, low)| format!("10.{}.{low}.0/24", 64 + high)).find(|network| !taken.contains(network))
+}

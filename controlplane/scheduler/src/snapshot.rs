@@ -1,0 +1,87 @@
+//! The nodes and what is on them, kept up to date pod by pod.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+
+use crate::quantity::thousandths;
+use crate::request::{Amounts, Request, add};
+
+/// One node and what its pods take.
+#[derive(Debug, Clone)]
+pub struct NodeState {
+    pub(crate) node: Arc<Node>,
+    pub(crate) allocatable: Amounts,
+    pub(crate) taken: Amounts,
+    pub(crate) host_ports: BTreeMap<(String, i32), u32>,
+    /// How many pods of each group (the same controller, in the same namespace) are here.
+    pub(crate) groups: BTreeMap<String, u32>,
+    pub(crate) pods: u32,
+}
+
+/// All nodes, by name.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    pub(crate) nodes: BTreeMap<String, NodeState>,
+}
+
+impl Snapshot {
+    /// The cluster of these nodes and pods; pods that are over, or on no node, take nothing.
+    pub fn new(nodes: impl IntoIterator<Item = Arc<Node>>, pods: impl IntoIterator<Item = Arc<Pod>>) -> Self {
+        let mut snapshot = Self::default();
+        for node in nodes {
+            snapshot.put_node(node);
+        }
+        for pod in pods {
+            if let Some(node) =
+                pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).filter(|_| takes_room(&pod))
+            {
+                snapshot.add(&pod, node);
+            }
+        }
+        snapshot
+    }
+
+    fn put_node(&mut self, node: Arc<Node>) {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        let status = node.status.as_ref();
+        let amounts = status.and_then(|status| status.allocatable.as_ref().or(status.capacity.as_ref()));
+        let allocatable =
+            amounts.into_iter().flatten().map(|(name, amount)| (name.clone(), thousandths(amount))).collect();
+        let state = NodeState {
+            node,
+            allocatable,
+            taken: Amounts::new(),
+            host_ports: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            pods: 0,
+        };
+        self.nodes.insert(name, state);
+    }
+
+    /// Counts `pod` as being on `node`, as is done when it was just placed there.
+    pub fn add(&mut self, pod: &Pod, node: &str) {
+        let Some(state) = self.nodes.get_mut(node) else { return };
+        let request = Request::of(pod);
+        add(&mut state.taken, &request.amounts);
+        for port in request.host_ports {
+            *state.host_ports.entry(port).or_default() += 1;
+        }
+        *state.groups.entry(group(pod)).or_default() += 1;
+        state.pods += 1;
+    }
+}
+
+/// Whether a pod takes room on its node.
+fn takes_room(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    !matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// What `pod` is one of several of: its controller, or itself.
+pub(crate) fn group(pod: &Pod) -> String {
+    let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
+    let controller = owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.clone());
+    controller.or_else(|| pod.metadata.uid.clone()).unwrap_or_default()
+}
