@@ -1,1 +1,40 @@
-//! shoal-runtime.
+//! The node agent: it observes its pods, decides, acts and reports.
+//!
+//! [`Agent`] joins a cluster, registers its Node and runs the pods that are bound to it. Decisions are pure and live in
+//! [`pod`]; one worker a pod carries them out. Everything that it needs to go on without a control plane is in its own
+//! store. Guests run on the engine's threads, never on the agent's.
+
+mod addresses;
+mod agent;
+mod cluster_table;
+mod config;
+mod container;
+mod context;
+mod engine_guests;
+mod events;
+mod follow;
+mod function_target;
+mod guests;
+mod join;
+mod keeper;
+mod kubelet_api;
+mod limits;
+mod local_store;
+pub mod logs;
+mod mount;
+mod node;
+mod node_loop;
+mod outbound;
+mod outbound_policy;
+pub mod pod;
+mod pod_record;
+mod pods;
+mod probing;
+mod renewal;
+mod reporting;
+mod sources;
+mod uplink;
+mod worker;
+
+pub use agent::Agent;
+pub use config::{AgentConfig, Pace};

@@ -20,8 +20,8 @@ pub(crate) async fn call_port(address: SocketAddr, request: Request<Body>, patie
             let _ = stream.set_nodelay(true);
             Ok(send_http(stream, request).await)
         }
-        Ok(Err(error)) => Err(Refused { request, reason: format!("connecting to {address}: {error}") }),
-        Err(_) => Err(Refused { request, reason: format!("connecting to {address}: no answer within {patience:?}") }),
+        Ok(Err(error)) => Err(Refused::new(request, format!("connecting to {address}: {error}"))),
+        Err(_) => Err(Refused::new(request, format!("connecting to {address}: no answer within {patience:?}"))),
     }
 }
 

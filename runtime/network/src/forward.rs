@@ -147,7 +147,7 @@ impl Network {
                 let answer = call_port(port, request, LOCAL_CONNECT).await?;
                 Ok(answer.unwrap_or_else(|error| NetworkError::Broken(error).response()))
             }
-            None => Err(Refused { request, reason: format!("nothing listens at {address}") }),
+            None => Err(Refused::new(request, format!("nothing listens at {address}"))),
         }
     }
 
@@ -179,7 +179,7 @@ impl Network {
             match self.send(&endpoint, attempt).await {
                 Ok(response) => return Some(Ok(response)),
                 Err(Failure::Untouched(refused)) => {
-                    request.give_back(refused.request);
+                    request.give_back(*refused.request);
                     last = NetworkError::Refused(refused.reason);
                 }
                 Err(Failure::Lost(reason)) => last = NetworkError::Refused(reason),
@@ -206,7 +206,7 @@ impl Network {
     }
 
     async fn send_to_node(&self, endpoint: &Endpoint, mut request: Request<Body>) -> Result<Response<Body>, Failure> {
-        let refuse = |request, reason| Err(Failure::Untouched(Refused { request, reason }));
+        let refuse = |request, reason: String| Err(Failure::Untouched(Refused::new(request, reason)));
         if self.local.contains(endpoint.address.ip()) {
             return refuse(request, format!("nothing listens at {}", endpoint.address));
         }

@@ -16,9 +16,16 @@ use crate::Body;
 /// A request that came back untouched: it may be sent to another endpoint.
 pub struct Refused {
     /// The request, as it was given.
-    pub request: Request<Body>,
+    pub request: Box<Request<Body>>,
     /// Why, for the answer if there is no other endpoint.
     pub reason: String,
+}
+
+impl Refused {
+    /// Gives a request back.
+    pub fn new(request: Request<Body>, reason: impl Into<String>) -> Refused {
+        Refused { request: Box::new(request), reason: reason.into() }
+    }
 }
 
 /// Something on this node that answers HTTP requests by a call, such as a function of the engine.
@@ -58,7 +65,7 @@ impl LocalPods {
     }
 
     /// Lets `target` answer at the pod's port.
-    pub fn listen(&self, address: SocketAddr, target: LocalTarget) {
+    pub fn listen(&self, address: SocketAddr, target: &LocalTarget) {
         self.change(|pods| {
             pods.entry(address.ip()).or_default().ports.insert(address.port(), target.clone());
         });

@@ -1,0 +1,127 @@
+//! The pods' addresses: which of the node's range are taken. Pure.
+//!
+//! A pod keeps its address over a restart of the agent. Until the node has a range of its own, one derived from its name is
+//! used; it may clash with another node's, so it is left as soon as possible.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use k8s_openapi::api::core::v1::Node;
+
+/// The range of addresses that pods get before the node has one: 10.127.N.0/24.
+const FALLBACK: [u8; 2] = [10, 127];
+
+/// A range of IPv4 addresses, `address/prefix`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    first: u32,
+    size: u32,
+}
+
+impl Range {
+    /// Reads `10.64.3.0/24`; `None` if it is no IPv4 range with room for a pod.
+    pub fn parse(text: &str) -> Option<Range> {
+        let (address, bits) = text.split_once('/')?;
+        let (address, bits) = (address.parse::<Ipv4Addr>().ok()?, bits.parse::<u32>().ok()?);
+        if !(8..=30).contains(&bits) {
+            return None;
+        }
+        let size = 1 << (32 - bits);
+        Some(Range { first: u32::from(address) & !(size - 1), size })
+    }
+
+    /// The range of a node without one.
+    pub fn fallback(node: &str) -> Range {
+        let hash = node.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        let [a, b] = FALLBACK;
+        Range { first: u32::from(Ipv4Addr::new(a, b, hash.to_le_bytes()[0], 0)), size: 256 }
+    }
+
+    /// The node's range, if it has been given one.
+    pub fn of(node: &Node) -> Option<Range> {
+        Range::parse(node.spec.as_ref()?.pod_cidr.as_deref()?)
+    }
+
+    /// The addresses that pods may have: without the network's, the first and the last.
+    fn usable(self) -> impl Iterator<Item = IpAddr> {
+        (self.first + 2..self.first + self.size - 1).map(|address| IpAddr::V4(Ipv4Addr::from(address)))
+    }
+}
+
+/// Who has which address.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    range: Range,
+    taken: BTreeMap<IpAddr, String>,
+    last: Option<IpAddr>,
+}
+
+impl Addresses {
+    /// Nobody has one yet.
+    pub fn new(range: Range) -> Addresses {
+        Addresses { range, taken: BTreeMap::new(), last: None }
+    }
+
+    /// From now on new pods get addresses of this range; the others keep theirs.
+    pub fn set_range(&mut self, range: Range) {
+        self.range = range;
+    }
+
+    /// Gives the address back to a pod that had it; false if another pod has it.
+    pub fn keep(&mut self, address: IpAddr, uid: &str) -> bool {
+        self.taken.entry(address).or_insert_with(|| uid.to_owned()) == uid
+    }
+
+    /// An address for a new pod: the next one after the last given, so that one that was just freed rests. `None` if all
+    /// are taken.
+    pub fn take(&mut self, uid: &str) -> Option<IpAddr> {
+        let free = |address: &IpAddr| !self.taken.contains_key(address);
+        let after = |address: &IpAddr| self.last.is_none_or(|last| *address > last);
+        let next = self.range.usable().find(|a| after(a) && free(a)).or_else(|| self.range.usable().find(free))?;
+        self.taken.insert(next, uid.to_owned());
+        self.last = Some(next);
+        Some(next)
+    }
+
+    /// The pod needs its address no more.
+    pub fn free(&mut self, uid: &str) {
+        self.taken.retain(|_, owner| owner != uid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn ranges_are_read_and_bad_ones_refused() {
+        let range = Range::parse("10.64.3.7/24").expect("range");
+        assert_eq!(range.usable().next(), Some("10.64.3.2".parse().expect("ip")));
+        assert_eq!(range.usable().last(), Some("10.64.3.254".parse().expect("ip")));
+        assert_eq!(range.usable().count(), 253);
+        for bad in ["", "10.64.0.0", "10.64.0.0/33", "fd00::/64", "10.64.0.0/31"] {
+            assert_eq!(Range::parse(bad), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_pods_have_one_address(steps in prop::collection::vec((any::<bool>(), 0u8..12), 0..200)) {
+            let mut addresses = Addresses::new(Range::parse("10.64.0.0/28").expect("range"));
+            let mut pods: BTreeMap<u8, IpAddr> = BTreeMap::new();
+            for (take, pod) in steps {
+                if take && !pods.contains_key(&pod) {
+                    let address = addresses.take(&pod.to_string());
+                    prop_assert_eq!(address.is_none(), pods.len() == 13);
+                    if let Some(address) = address {
+                        prop_assert!(!pods.values().any(|a| *a == address));
+                        pods.insert(pod, address);
+                    }
+                } else if !take && pods.remove(&pod).is_some() {
+                    addresses.free(&pod.to_string());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What an agent is told when it starts.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::DEFAULT_PODS;
+
+/// The configuration of one worker; also the form of its configuration file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AgentConfig {
+    /// The node's name; empty means the machine's host name.
+    pub node_name: String,
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// The servers' link addresses, `host:port`. Those that a server tells later are added.
+    pub servers: Vec<String>,
+    /// The join token; needed on the first start only.
+    pub token: Option<String>,
+    /// The address of this node: its NodePorts and its QUIC endpoint are there.
+    pub node_address: IpAddr,
+    /// The UDP port of the QUIC endpoint for other workers; 0 lets the system choose.
+    pub link_port: u16,
+    /// More labels for the Node.
+    pub labels: BTreeMap<String, String>,
+    /// CPU to offer, in thousandths of a core; 0 means the machine's.
+    pub cpu_millis: u64,
+    /// Memory to offer, in bytes; 0 means the machine's.
+    pub memory_bytes: u64,
+    /// Pods to offer.
+    pub pods: u32,
+    /// How often things are said.
+    pub pace: Pace,
+}
+
+/// How often the agent reports though nothing changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pace {
+    /// Between two renewals of the Lease, in milliseconds.
+    pub lease_ms: u64,
+    /// How long a Lease lasts, in seconds.
+    pub lease_duration_s: u32,
+    /// Between two writes of an unchanged Node status, in seconds.
+    pub node_status_s: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace { lease_ms: 10_000, lease_duration_s: 40, node_status_s: 300 }
+    }
+}
+
+impl Pace {
+    /// For machines next to one another: a lost node is noticed within seconds.
+    pub fn lan() -> Pace {
+        Pace { lease_ms: 1_000, lease_duration_s: 4, node_status_s: 60 }
+    }
+
+    /// Between two renewals of the Lease.
+    pub fn lease(self) -> Duration {
+        Duration::from_millis(self.lease_ms.max(100))
+    }
+
+    /// Between two writes of an unchanged Node status.
+    pub fn node_status(self) -> Duration {
+        Duration::from_secs(self.node_status_s.max(1))
+    }
+}
+
+impl Default for AgentConfig {
+    fn default() -> AgentConfig {
+        AgentConfig {
+            node_name: String::new(),
+            data_dir: PathBuf::from("shoal-worker"),
+            servers: Vec::new(),
+            token: None,
+            node_address: IpAddr::from([127, 0, 1, 1]),
+            link_port: 0,
+            labels: BTreeMap::new(),
+            cpu_millis: 0,
+            memory_bytes: 0,
+            pods: DEFAULT_PODS,
+            pace: Pace::default(),
+        }
+    }
+}
+
+impl AgentConfig {
+    /// Fills what the machine itself says: its name, its processors, its memory.
+    pub fn completed(mut self) -> AgentConfig {
+        if self.node_name.is_empty() {
+            self.node_name = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+        }
+        if self.cpu_millis == 0 {
+            self.cpu_millis = std::thread::available_parallelism().map_or(1, usize::from) as u64 * 1_000;
+        }
+        if self.memory_bytes == 0 {
+            let info = rustix::system::sysinfo();
+            self.memory_bytes = u64::from(info.mem_unit).saturating_mul(info.totalram);
+        }
+        self
+    }
+}

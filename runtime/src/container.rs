@@ -1,0 +1,315 @@
+//! Starting a container and holding what runs.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use shoal_api::quantity::Quantity;
+use shoal_link::tasks::spawn_connection;
+use shoal_network::LocalTarget;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Context;
+use crate::function_target::FunctionTarget;
+use crate::guests::{Exit, Grants, GuestProcess, ImageRequest, Prepared, PullPolicy, Started};
+use crate::logs::ContainerLog;
+use crate::mount;
+use crate::outbound::PodOutbound;
+use crate::outbound_policy::AllowedHosts;
+use crate::pod::environment::{arguments, environment};
+use crate::pod::service_env::service_environment;
+use crate::pod::{Happening, spec};
+use crate::worker::Message;
+
+/// The exit code of what is asked to stop and does.
+const EXIT_ASKED: i32 = 143;
+/// The exit code of what is killed.
+const EXIT_KILLED: i32 = 137;
+
+/// One run of a container.
+pub struct Run {
+    /// Of this run.
+    pub id: String,
+    /// The pod's address.
+    pub pod_address: Option<IpAddr>,
+    /// Ends the probes.
+    pub stop_probes: CancellationToken,
+    key: (String, String),
+    container: String,
+    control: Control,
+    log: Arc<ContainerLog>,
+    listens: Vec<SocketAddr>,
+    messages: mpsc::Sender<Message>,
+}
+
+enum Control {
+    Function { target: Arc<FunctionTarget>, killed: CancellationToken },
+    Process(mpsc::Sender<Order>),
+}
+
+/// What a process' keeper is told.
+enum Order {
+    Stop,
+    Kill,
+}
+
+/// Fetches and compiles a container's module.
+pub async fn pull(context: Arc<Context>, pod: Pod, container: String) -> Happening {
+    let Some(definition) = spec::container(&pod, &container) else {
+        return Happening::PullFailed { container, reason: "ErrImagePull".to_owned(), message: "no such container".to_owned() };
+    };
+    let image = definition.image.clone().unwrap_or_default();
+    let policy = match definition.image_pull_policy.as_deref() {
+        Some("Always") => PullPolicy::Always,
+        Some("Never") => PullPolicy::Never,
+        _ => PullPolicy::IfNotPresent,
+    };
+    let statuses = pod.status.iter().flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses).flatten());
+    let known_image_id = statuses.into_iter().find(|s| s.name == container).map(|s| s.image_id.clone()).filter(|id| !id.is_empty());
+    let began = std::time::Instant::now();
+    match context.guests.prepare(ImageRequest { reference: image.clone(), policy, known_image_id }).await {
+        Ok(prepared) => {
+            tell_pulled(&context, &pod, &container, &image, &prepared, began.elapsed());
+            let image_id = prepared.image_id.clone();
+            let key = (spec::uid(&pod).to_owned(), container.clone());
+            context.modules.lock().unwrap_or_else(PoisonError::into_inner).insert(key, prepared);
+            Happening::Pulled { container, image_id }
+        }
+        Err(error) => Happening::PullFailed { container, reason: error.reason.to_owned(), message: error.message },
+    }
+}
+
+fn tell_pulled(context: &Context, pod: &Pod, container: &str, image: &str, prepared: &Prepared, took: Duration) {
+    let message = if prepared.was_fetched {
+        context.events.normal(pod, Some(container), "Pulling", &format!("Pulling image {image:?}"));
+        let millis = took.as_millis();
+        format!("Successfully pulled image {image:?} in {millis}ms ({millis}ms including waiting). Image size: {} bytes.", prepared.size_bytes)
+    } else {
+        format!("Container image {image:?} already present on machine")
+    };
+    context.events.normal(pod, Some(container), "Pulled", &message);
+}
+
+/// Starts a container whose module is here.
+///
+/// # Errors
+/// The message of a `CreateContainerConfigError`.
+pub async fn start(
+    context: &Arc<Context>,
+    pod: &Pod,
+    container: &str,
+    restarts: u32,
+    address: Option<IpAddr>,
+    messages: mpsc::Sender<Message>,
+) -> Result<Run, String> {
+    let definition = spec::container(pod, container).ok_or("no such container")?;
+    let key = (spec::uid(pod).to_owned(), container.to_owned());
+    let prepared = context.modules.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned().ok_or("its module is not loaded")?;
+    let variables = variables(context, pod, definition, address, &prepared).await?;
+    let log = ContainerLog::open(&context.log_directory(&key.0, container), restarts).map_err(|error| format!("opening its log: {error}"))?;
+    let grants = Grants {
+        arguments: program_arguments(definition, &variables, &prepared),
+        mounts: mount::mounts(pod, definition, &context.volume_root(&key.0))?,
+        working_directory: definition.working_dir.clone().filter(|d| !d.is_empty()),
+        log: Arc::clone(&log),
+        memory_limit_bytes: limit(definition, "memory", |q| u64::try_from(q.bytes()).ok()),
+        cpu_limit_millis: limit(definition, "cpu", |q| u32::try_from(q.millis()).ok()),
+        cpu_request_millis: request(definition, "cpu").and_then(|q| u32::try_from(q.millis()).ok()).unwrap_or(0),
+        outbound: Arc::new(PodOutbound {
+            namespace: spec::namespace(pod).to_owned(),
+            allowed: AllowedHosts::of(pod),
+            network: Arc::clone(&context.network),
+            outside: context.outside.clone(),
+        }),
+        environment: variables.clone(),
+        address,
+    };
+    let started = prepared.program.start(grants)?;
+    context.open_logs.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), Arc::clone(&log));
+    let id = uuid::Uuid::new_v4().simple().to_string();
+    let mut run = Run {
+        id: id.clone(),
+        pod_address: address,
+        stop_probes: context.tasks.stop().child_token(),
+        key,
+        container: container.to_owned(),
+        control: Control::Process(mpsc::channel(1).0),
+        log,
+        listens: Vec::new(),
+        messages: messages.clone(),
+    };
+    match started {
+        Started::Function(function) => {
+            let target = FunctionTarget::new(function);
+            if let Some(address) = address {
+                let listen = SocketAddr::new(address, spec::listen_port(definition, &variables));
+                context.network.local().listen(listen, &LocalTarget::Function(target.clone()));
+                run.listens.push(listen);
+            }
+            run.control = Control::Function { target, killed: CancellationToken::new() };
+        }
+        Started::Process(process) => {
+            for port in spec::ports(definition).iter().filter_map(|p| u16::try_from(p.container_port).ok()) {
+                if let (Some(address), Some(local)) = (address, process.local_port(port)) {
+                    let listen = SocketAddr::new(address, port);
+                    context.network.local().listen(listen, &LocalTarget::Port(local));
+                    run.listens.push(listen);
+                }
+            }
+            let (orders, inbox) = mpsc::channel(4);
+            let keeper = keep_process(process, inbox, messages, run.container.clone(), id, context.tasks.stop().clone());
+            spawn_connection("process", keeper);
+            run.control = Control::Process(orders);
+        }
+    }
+    Ok(run)
+}
+
+async fn variables(context: &Context, pod: &Pod, container: &Container, address: Option<IpAddr>, prepared: &Prepared) -> Result<Vec<(String, String)>, String> {
+    let sources = context.sources.fetch(pod).await?;
+    let services = context.services.borrow().clone();
+    let links = pod.spec.as_ref().and_then(|s| s.enable_service_links) != Some(false);
+    let mut first = service_environment(services.iter().map(Arc::as_ref), spec::namespace(pod), links);
+    first.push(("HOSTNAME".to_owned(), spec::name(pod).to_owned()));
+    for (name, value) in prepared.program.environment() {
+        if !first.iter().any(|(known, _)| *known == name) {
+            first.push((name, value));
+        }
+    }
+    environment(pod, container, &sources, first, &context.place(address))
+}
+
+/// The arguments; where the container names no command, the image's entrypoint or the container's name is the first.
+fn program_arguments(container: &Container, variables: &[(String, String)], prepared: &Prepared) -> Vec<String> {
+    let given = arguments(container, variables);
+    let has_command = container.command.as_ref().is_some_and(|c| !c.is_empty() && c[..] != ["/"]);
+    if has_command {
+        return given;
+    }
+    let skipped = container.command.as_ref().map_or(0, Vec::len);
+    let mut first = prepared.program.entrypoint();
+    if first.is_empty() {
+        first.push(container.name.clone());
+    }
+    first.into_iter().chain(given.into_iter().skip(skipped)).collect()
+}
+
+fn limit<T>(container: &Container, resource: &str, read: impl Fn(Quantity) -> Option<T>) -> Option<T> {
+    let quantity = container.resources.as_ref()?.limits.as_ref()?.get(resource)?.0.parse().ok()?;
+    read(quantity)
+}
+
+fn request(container: &Container, resource: &str) -> Option<Quantity> {
+    container.resources.as_ref()?.requests.as_ref()?.get(resource)?.0.parse().ok()
+}
+
+/// How long the container sleeps before it is asked to stop.
+pub fn pre_stop_sleep(pod: &Pod, container: &str) -> Duration {
+    let sleep = spec::container(pod, container).and_then(|c| c.lifecycle.as_ref()?.pre_stop.as_ref()?.sleep.as_ref());
+    sleep.map_or(Duration::ZERO, |s| Duration::from_secs(u64::try_from(s.seconds).unwrap_or(0)))
+}
+
+impl Run {
+    /// Asks it to stop after `pause`; a function drains, a process hears of it. Returns at once.
+    pub fn stop(&self, pause: Duration, is_unhealthy: bool) {
+        match &self.control {
+            Control::Function { target, killed } => {
+                let (target, killed, messages) = (Arc::clone(target), killed.clone(), self.messages.clone());
+                let ended = |exit_code: i32, reason: &str| Happening::Ended {
+                    container: self.container.clone(),
+                    id: self.id.clone(),
+                    exit_code,
+                    reason: reason.to_owned(),
+                    message: None,
+                };
+                // A function that was stopped because it failed has not completed.
+                let drained = if is_unhealthy { ended(EXIT_ASKED, "Error") } else { ended(0, "Completed") };
+                let dead = ended(EXIT_KILLED, "Error");
+                spawn_connection("function drain", async move {
+                    let happening = tokio::select! {
+                        () = async { tokio::time::sleep(pause).await; target.drain().await } => drained,
+                        () = killed.cancelled() => dead,
+                    };
+                    let _ = messages.send(Message::Happened(happening)).await;
+                });
+            }
+            Control::Process(orders) => {
+                let orders = orders.clone();
+                spawn_connection("process stop", async move {
+                    tokio::time::sleep(pause).await;
+                    // A process that ended needs no order.
+                    let _ = orders.send(Order::Stop).await;
+                });
+            }
+        }
+    }
+
+    /// Ends it at once.
+    pub fn kill(&self) {
+        match &self.control {
+            Control::Function { target, killed } => {
+                target.kill();
+                killed.cancel();
+            }
+            Control::Process(orders) => {
+                let orders = orders.clone();
+                spawn_connection("process kill", async move {
+                    let _ = orders.send(Order::Kill).await;
+                });
+            }
+        }
+    }
+
+    /// The run is over: its ports, probes and log end.
+    pub fn close(&self, context: &Context) {
+        self.stop_probes.cancel();
+        for listen in &self.listens {
+            context.network.local().close(*listen);
+        }
+        if let Control::Function { target, .. } = &self.control {
+            target.kill();
+        }
+        self.log.close();
+        let mut open = context.open_logs.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.get(&self.key).is_some_and(|log| Arc::ptr_eq(log, &self.log)) {
+            open.remove(&self.key);
+        }
+    }
+}
+
+/// Waits for a process' end and passes orders on.
+async fn keep_process(
+    mut process: Box<dyn GuestProcess>,
+    mut orders: mpsc::Receiver<Order>,
+    messages: mpsc::Sender<Message>,
+    container: String,
+    id: String,
+    stop: CancellationToken,
+) {
+    let mut was_asked_in_vain = false;
+    let exit = loop {
+        let order = tokio::select! {
+            exit = process.wait() => break exit,
+            order = orders.recv() => order.unwrap_or(Order::Kill),
+            () = stop.cancelled() => Order::Kill,
+        };
+        match order {
+            Order::Stop => {
+                // What cannot hear of it ends as a program without a signal handler does.
+                if !process.ask_stop() {
+                    was_asked_in_vain = true;
+                    process.kill();
+                }
+            }
+            Order::Kill => process.kill(),
+        }
+        if stop.is_cancelled() {
+            return;
+        }
+    };
+    let exit = if was_asked_in_vain { Exit { code: EXIT_ASKED, reason: "Error", message: None } } else { exit };
+    let happening = Happening::Ended { container, id, exit_code: exit.code, reason: exit.reason.to_owned(), message: exit.message };
+    let _ = messages.send(Message::Happened(happening)).await;
+}

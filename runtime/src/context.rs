@@ -1,0 +1,120 @@
+//! What every part of the agent shares.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use shoal_client::Client;
+use shoal_link::tasks::Tasks;
+use shoal_network::Network;
+use tokio::sync::watch;
+
+use crate::addresses::Addresses;
+use crate::config::AgentConfig;
+use crate::guests::{Guests, Prepared};
+use crate::events::Events;
+use crate::keeper::Keeper;
+use crate::logs::{ContainerLog, LogDirectory};
+use crate::outbound::Outside;
+use crate::pod::fields::Place;
+use crate::pod::spec;
+use crate::pod_record::{self, PodRecord};
+use crate::sources::SourceHub;
+use crate::uplink::Uplink;
+
+/// Shared by all tasks of one agent.
+pub struct Context {
+    /// What the agent was told.
+    pub config: AgentConfig,
+    /// The API, over the link.
+    pub client: Client,
+    /// The connection to a server.
+    pub uplink: Uplink,
+    /// The pods' network.
+    pub network: Arc<Network>,
+    /// What runs the containers.
+    pub guests: Arc<dyn Guests>,
+    /// Takes events.
+    pub events: Events,
+    /// ConfigMaps and Secrets.
+    pub sources: SourceHub,
+    /// Requests to the outside.
+    pub outside: Outside,
+    /// Writes to the local store.
+    pub keeper: Arc<Keeper>,
+    /// The agent's long-lived tasks.
+    pub tasks: Tasks,
+    /// The Services as they are known.
+    pub services: watch::Sender<Arc<Vec<Arc<Service>>>>,
+    /// The pods' addresses.
+    pub addresses: Mutex<Addresses>,
+    /// The modules of containers that were pulled, by pod uid and container name.
+    pub modules: Mutex<HashMap<(String, String), Prepared>>,
+    /// The logs that are being written, by pod uid and container name.
+    pub open_logs: Mutex<HashMap<(String, String), Arc<ContainerLog>>>,
+}
+
+impl Context {
+    /// The node's address as text.
+    pub fn host_address(&self) -> String {
+        self.config.node_address.to_string()
+    }
+
+    /// Where the pod is, for `fieldRef` and `resourceFieldRef`.
+    pub fn place(&self, address: Option<IpAddr>) -> Place {
+        Place {
+            pod_address: address.map(|a| a.to_string()).unwrap_or_default(),
+            host_address: self.host_address(),
+            node_cpu_millis: i64::try_from(self.config.cpu_millis).unwrap_or(i64::MAX),
+            node_memory_bytes: i64::try_from(self.config.memory_bytes).unwrap_or(i64::MAX),
+        }
+    }
+
+    /// The directories of a pod's volumes.
+    pub fn volume_root(&self, uid: &str) -> PathBuf {
+        self.config.data_dir.join("volumes").join(uid)
+    }
+
+    /// Where all logs are.
+    pub fn log_root(&self) -> PathBuf {
+        self.config.data_dir.join("logs")
+    }
+
+    /// The logs of a container.
+    pub fn log_directory(&self, uid: &str, container: &str) -> LogDirectory {
+        LogDirectory::new(&self.log_root(), uid, container)
+    }
+
+    /// An address for a pod that has none yet: the one of its status if it is free.
+    pub fn take_address(&self, pod: &Pod) -> Option<IpAddr> {
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = pod.status.as_ref().and_then(|s| s.pod_ip.as_deref()?.parse().ok());
+        match told {
+            Some(address) if addresses.keep(address, spec::uid(pod)) => Some(address),
+            _ => addresses.take(spec::uid(pod)),
+        }
+    }
+
+    /// Keeps a pod on disk soon.
+    pub fn keep_pod(&self, record: &PodRecord) {
+        self.keeper.keep(pod_record::COLLECTION, spec::uid(&record.pod), record);
+    }
+
+    /// Forgets everything that is kept of a pod: its record, volumes, logs and address.
+    pub fn forget_pod(&self, pod: &Pod) {
+        let uid = spec::uid(pod).to_owned();
+        self.keeper.forget(pod_record::COLLECTION, &uid);
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).free(&uid);
+        self.modules.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _), _| *of != uid);
+        self.sources.forget(&uid);
+        let directories = [self.volume_root(&uid), self.log_root().join(&uid)];
+        // Files of a pod that is gone: nobody waits for their removal.
+        drop(tokio::task::spawn_blocking(move || {
+            for directory in directories {
+                let _ = std::fs::remove_dir_all(directory);
+            }
+        }));
+    }
+}

@@ -1,0 +1,131 @@
+//! Following the API: the node's pods into workers, Services, EndpointSlices and Nodes into the network's table.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde::{Deserialize, Serialize};
+use shoal_client::{Cache, Selection};
+use shoal_network::NodePorts;
+use tokio::sync::watch;
+
+use crate::addresses::Range;
+use crate::cluster_table::cluster_table;
+use crate::context::Context;
+use crate::limits::NODE_PORT_RETRY;
+use crate::pods::Pods;
+
+/// How long the first pods wait for the node's own range of addresses.
+const RANGE_PATIENCE: Duration = Duration::from_secs(3);
+/// Where the cluster's table is kept: collection and name.
+pub const KEPT_NETWORK: (&str, &str) = ("network", "table");
+/// Where the node's range of addresses is kept: collection and name.
+pub const KEPT_RANGE: (&str, &str) = ("network", "range");
+
+/// The network's objects as they are kept on disk.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct KeptNetwork {
+    /// All Services.
+    pub services: Vec<Arc<Service>>,
+    /// All EndpointSlices.
+    pub slices: Vec<Arc<EndpointSlice>>,
+    /// All Nodes.
+    pub nodes: Vec<Arc<Node>>,
+}
+
+/// Gives the pods of this node to their workers for ever.
+pub async fn follow_pods(context: Arc<Context>, pods: Arc<Pods>, mut range_known: watch::Receiver<bool>) {
+    let fields = Some(format!("spec.nodeName={}", context.config.node_name));
+    let selection = Selection { fields, ..Selection::default() };
+    let cache = Cache::<Pod>::start(context.client.clone(), selection, context.tasks.stop().clone());
+    let mut signal = cache.changed();
+    cache.synced().await;
+    loop {
+        signal.mark_unchanged();
+        let wanted: Vec<Arc<Pod>> = cache.snapshot().values().cloned().collect();
+        if !wanted.is_empty() && !*range_known.borrow() {
+            // Without a range in time, the fallback is used.
+            let _ = tokio::time::timeout(RANGE_PATIENCE, range_known.wait_for(|known| *known)).await;
+        }
+        pods.synchronize(&context, &wanted).await;
+        if signal.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Keeps the network's table and the node ports for ever. `kept` is what the last process knew.
+pub async fn follow_network(context: Arc<Context>, kept: KeptNetwork, range_known: watch::Sender<bool>) {
+    let start = || (context.client.clone(), Selection::default(), context.tasks.stop().clone());
+    let (client, selection, stop) = start();
+    let services = Cache::<Service>::start(client, selection, stop);
+    let (client, selection, stop) = start();
+    let slices = Cache::<EndpointSlice>::start(client, selection, stop);
+    let (client, selection, stop) = start();
+    let nodes = Cache::<Node>::start(client, selection, stop);
+    let (mut services_signal, mut slices_signal, mut nodes_signal) = (services.changed(), slices.changed(), nodes.changed());
+    let mut node_ports = NodePorts::new(Arc::clone(&context.network), context.config.node_address);
+    let mut failed = BTreeSet::new();
+    let mut known = kept;
+    loop {
+        services_signal.mark_unchanged();
+        slices_signal.mark_unchanged();
+        nodes_signal.mark_unchanged();
+        let before = versions(&known);
+        if services.is_synced() {
+            known.services = services.snapshot().values().cloned().collect();
+        }
+        if slices.is_synced() {
+            known.slices = slices.snapshot().values().cloned().collect();
+        }
+        if nodes.is_synced() {
+            known.nodes = nodes.snapshot().values().cloned().collect();
+            note_range(&context, &known.nodes, &range_known);
+        }
+        if before != versions(&known) {
+            context.keeper.keep(KEPT_NETWORK.0, KEPT_NETWORK.1, &known);
+        }
+        apply(&context, &known);
+        let failures = node_ports.keep(&context.network.table().node_ports()).await;
+        for failure in &failures {
+            if failed.insert(failure.address) {
+                tracing::warn!(address = %failure.address, error = %failure.source, "a node port cannot be opened");
+            }
+        }
+        failed.retain(|address| failures.iter().any(|f| f.address == *address));
+        let retry = if failures.is_empty() { Duration::from_secs(3_600) } else { NODE_PORT_RETRY };
+        tokio::select! {
+            _ = services_signal.changed() => {}
+            _ = slices_signal.changed() => {}
+            _ = nodes_signal.changed() => {}
+            () = tokio::time::sleep(retry) => {}
+        }
+    }
+}
+
+/// Makes the objects the network's table.
+pub fn apply(context: &Context, known: &KeptNetwork) {
+    let table = cluster_table(known.services.iter().map(Arc::as_ref), known.slices.iter().map(Arc::as_ref), known.nodes.iter().map(Arc::as_ref));
+    context.network.set_table(table);
+    context.services.send_replace(Arc::new(known.services.clone()));
+}
+
+/// What tells two states apart.
+fn versions(known: &KeptNetwork) -> Vec<Option<String>> {
+    let services = known.services.iter().map(|o| o.metadata.resource_version.clone());
+    let slices = known.slices.iter().map(|o| o.metadata.resource_version.clone());
+    services.chain(slices).chain(known.nodes.iter().map(|o| o.metadata.resource_version.clone())).collect()
+}
+
+/// Takes the node's range of addresses once it has one.
+fn note_range(context: &Context, nodes: &[Arc<Node>], range_known: &watch::Sender<bool>) {
+    let own = nodes.iter().find(|node| node.metadata.name.as_deref() == Some(&context.config.node_name));
+    let Some(range) = own.and_then(|node| Range::of(node)) else { return };
+    if !range_known.send_replace(true) {
+        context.addresses.lock().unwrap_or_else(PoisonError::into_inner).set_range(range);
+        let text = own.and_then(|node| node.spec.as_ref()?.pod_cidr.clone()).unwrap_or_default();
+        context.keeper.keep(KEPT_RANGE.0, KEPT_RANGE.1, &text);
+    }
+}

@@ -1,0 +1,140 @@
+//! What the agent asks of whatever runs its containers: the seam between pods and the engine.
+//!
+//! The engine behind it is in `engine_guests`; tests put in a double. Everything here is of the agent's own words, so that the
+//! engine knows no Kubernetes and the pods' code no engine.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use shoal_network::Body;
+
+use crate::logs::ContainerLog;
+use crate::mount::Mount;
+use crate::outbound::PodOutbound;
+
+/// Fetches images and prepares programs.
+pub trait Guests: Send + Sync + 'static {
+    /// Fetches the image as the policy says, verifies and compiles it.
+    fn prepare(&self, image: ImageRequest) -> BoxFuture<'_, Result<Prepared, PrepareError>>;
+}
+
+/// Which image, and how fresh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageRequest {
+    /// As the pod writes it.
+    pub reference: String,
+    /// When to look for it again.
+    pub policy: PullPolicy,
+    /// What it was resolved to before: good enough if no registry answers.
+    pub known_image_id: Option<String>,
+}
+
+/// `imagePullPolicy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Resolve the reference each time.
+    Always,
+    /// Only if it is not here.
+    IfNotPresent,
+    /// It is here or it fails.
+    Never,
+}
+
+/// A program that can be started.
+#[derive(Clone)]
+pub struct Prepared {
+    /// The reference with the digest, for the status.
+    pub image_id: String,
+    /// Whether it had to be fetched.
+    pub was_fetched: bool,
+    /// Bytes of the module.
+    pub size_bytes: u64,
+    /// What starts it.
+    pub program: Arc<dyn Program>,
+}
+
+/// Why an image could not be prepared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrepareError {
+    /// `ErrImagePull`, `InvalidImageName`, `ErrImageNeverPull`.
+    pub reason: &'static str,
+    /// The cause, for people.
+    pub message: String,
+}
+
+/// A compiled module.
+pub trait Program: Send + Sync + 'static {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// A sentence.
+    fn start(&self, grants: Grants) -> Result<Started, String>;
+    /// The first argument, where the container names no command.
+    fn entrypoint(&self) -> Vec<String>;
+    /// The image's own variables.
+    fn environment(&self) -> Vec<(String, String)>;
+}
+
+/// Everything that a container may use.
+pub struct Grants {
+    /// The program's arguments, its own name first.
+    pub arguments: Vec<String>,
+    /// Its variables.
+    pub environment: Vec<(String, String)>,
+    /// Its directories.
+    pub mounts: Vec<Mount>,
+    /// Where it starts, if that is said.
+    pub working_directory: Option<String>,
+    /// Where its output goes.
+    pub log: Arc<ContainerLog>,
+    /// Bytes of memory; none means no limit of the pod's own.
+    pub memory_limit_bytes: Option<u64>,
+    /// Thousandths of a core; none means no limit.
+    pub cpu_limit_millis: Option<u32>,
+    /// The share of a busy machine.
+    pub cpu_request_millis: u32,
+    /// Where its requests go.
+    pub outbound: Arc<PodOutbound>,
+    /// The pod's address.
+    pub address: Option<std::net::IpAddr>,
+}
+
+/// What runs.
+pub enum Started {
+    /// An HTTP function.
+    Function(Arc<dyn GuestFunction>),
+    /// A process.
+    Process(Box<dyn GuestProcess>),
+}
+
+/// An HTTP function.
+pub trait GuestFunction: Send + Sync + 'static {
+    /// Answers a request; a failure of the guest is an answer too.
+    fn call(&self, request: Request<Body>) -> BoxFuture<'_, Response<Body>>;
+    /// Ends every instance at once.
+    fn kill(&self);
+}
+
+/// A process.
+pub trait GuestProcess: Send + 'static {
+    /// Waits for its end. Cancel safe.
+    fn wait(&mut self) -> BoxFuture<'_, Exit>;
+    /// Asks it to stop; false if it has no way to hear of it.
+    fn ask_stop(&mut self) -> bool;
+    /// Ends it at once.
+    fn kill(&mut self);
+    /// The port of this machine that leads to a port of the guest, if it listens there.
+    fn local_port(&self, port: u16) -> Option<std::net::SocketAddr>;
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// Its code.
+    pub code: i32,
+    /// `Completed`, `Error`, `OOMKilled`.
+    pub reason: &'static str,
+    /// More, such as a trap's.
+    pub message: Option<String>,
+}

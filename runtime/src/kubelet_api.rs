@@ -1,0 +1,156 @@
+//! What a server asks of a node over the node's own connection: logs, pods, health.
+
+use std::sync::{Arc, PoisonError};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::json;
+use shoal_link::http::Body;
+use shoal_link::{Connection, StreamKind};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use crate::context::Context;
+use crate::limits::KUBELET_STREAMS;
+use crate::logs::read::{LogOptions, LogReader, percent_decode};
+use crate::pods::Pods;
+use crate::pod::spec;
+
+/// Serves the streams that the server opens until the connection is lost.
+pub async fn serve(context: Arc<Context>, pods: Arc<Pods>, connection: Connection) {
+    let permits = Arc::new(Semaphore::new(KUBELET_STREAMS));
+    while let Ok((kind, stream)) = connection.accept().await {
+        if kind != StreamKind::HTTP {
+            continue;
+        }
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        let (context, pods) = (Arc::clone(&context), Arc::clone(&pods));
+        shoal_link::tasks::spawn_connection("kubelet request", async move {
+            let _permit = permit;
+            shoal_link::http::serve(stream, move |request| answer(Arc::clone(&context), Arc::clone(&pods), request)).await;
+        });
+    }
+}
+
+async fn answer(context: Arc<Context>, pods: Arc<Pods>, request: Request<Body>) -> Response<Body> {
+    if request.method() != Method::GET {
+        return failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "only GET is answered here");
+    }
+    let parts: Vec<String> = request.uri().path().split('/').filter(|p| !p.is_empty()).map(percent_decode).collect();
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    match parts.as_slice() {
+        ["healthz"] => shoal_network::text_response(StatusCode::OK, "ok"),
+        ["pods"] => {
+            let items: Vec<Pod> = pods.list().iter().map(|pod| Pod::clone(pod)).collect();
+            json_answer(StatusCode::OK, &json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
+        }
+        ["stats"] => json_answer(StatusCode::OK, &stats(&context, &pods)),
+        ["containerLogs", namespace, name, container] => {
+            let Some(pod) = pods.find(namespace, name) else {
+                return failure(StatusCode::NOT_FOUND, "NotFound", &format!("pod {name:?} is not on this node"));
+            };
+            match logs(&context, &pod, container, request.uri().query().unwrap_or_default()).await {
+                Ok(response) => response,
+                Err((status, reason, message)) => failure(status, reason, &message),
+            }
+        }
+        _ => failure(StatusCode::NOT_FOUND, "NotFound", "no such path on a node"),
+    }
+}
+
+fn stats(context: &Context, pods: &Pods) -> serde_json::Value {
+    json!({"node": context.config.node_name, "pods": pods.list().len(), "isConnected": context.uplink.is_connected()})
+}
+
+type Refusal = (StatusCode, &'static str, String);
+
+async fn logs(context: &Context, pod: &Pod, container: &str, query: &str) -> Result<Response<Body>, Refusal> {
+    let bad = |message| (StatusCode::BAD_REQUEST, "BadRequest", message);
+    let options = LogOptions::parse(query, Timestamp::now()).map_err(bad)?;
+    let name = spec::name(pod);
+    if spec::container(pod, container).is_none() {
+        return Err(bad(format!("container {container} is not valid for pod {name}")));
+    }
+    let status = pod.status.iter().flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses).flatten()).find(|s| s.name == container);
+    let restarts = status.map_or(0, |s| u32::try_from(s.restart_count).unwrap_or(0));
+    let directory = context.log_directory(spec::uid(pod), container);
+    let waiting = status.and_then(|s| s.state.as_ref()?.waiting.as_ref()?.reason.clone());
+    // A container that waits to be started again shows the run that ended.
+    let run = if options.previous {
+        let is_between = waiting.is_some() && !directory.files(restarts).is_empty();
+        if is_between { Some(restarts) } else { restarts.checked_sub(1) }
+    } else {
+        Some(restarts)
+    };
+    let run = run.filter(|run| !directory.files(*run).is_empty());
+    let Some(run) = run else {
+        return Err(bad(match waiting {
+            _ if options.previous => format!("previous terminated container {container:?} in pod {name:?} not found"),
+            Some(reason) => format!("container {container:?} in pod {name:?} is waiting to start: {reason}"),
+            None => format!("container {container:?} in pod {name:?} is not available"),
+        }));
+    };
+    let follow = options.follow && !options.previous;
+    let reader = LogReader::new(directory.files(run), directory.file(run), options);
+    let reader = reader.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, "InternalError", error.to_string()))?;
+    let open = context.open_logs.lock().unwrap_or_else(PoisonError::into_inner).get(&(spec::uid(pod).to_owned(), container.to_owned())).cloned();
+    let progress = open.filter(|_| follow).map(|log| log.progress());
+    let mut response = Response::new(stream(reader, progress));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    Ok(response)
+}
+
+/// The log as a body: what there is, then, while `progress` lives, what is added.
+fn stream(reader: LogReader, progress: Option<watch::Receiver<crate::logs::LogProgress>>) -> Body {
+    let (sender, receiver) = mpsc::channel::<std::io::Result<Bytes>>(2);
+    shoal_link::tasks::spawn_connection("log stream", send_log(reader, progress, sender));
+    let frames = futures_util::stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|chunk| (chunk, receiver)) });
+    BodyExt::boxed(StreamBody::new(frames.map(|chunk| chunk.map(Frame::data).map_err(Into::into))))
+}
+
+async fn send_log(mut reader: LogReader, mut progress: Option<watch::Receiver<crate::logs::LogProgress>>, sender: mpsc::Sender<std::io::Result<Bytes>>) {
+    loop {
+        let is_closed = progress.as_mut().is_none_or(|p| p.borrow_and_update().is_closed);
+        let read = tokio::task::spawn_blocking(move || (reader.next_chunk(), reader)).await;
+        let Ok((chunk, returned)) = read else { return };
+        reader = returned;
+        match chunk {
+            Ok(Some(chunk)) if !chunk.is_empty() => {
+                if sender.send(Ok(chunk)).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Some(_)) if !is_closed => {
+                let Some(progress) = progress.as_mut() else { return };
+                tokio::select! {
+                    changed = progress.changed() => if changed.is_err() { return },
+                    () = sender.closed() => return,
+                }
+            }
+            Ok(_) => return,
+            Err(error) => {
+                let _ = sender.send(Err(error)).await;
+                return;
+            }
+        }
+    }
+}
+
+fn json_answer(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
+    let body = Full::new(Bytes::from(value.to_string())).map_err(|never| match never {}).boxed();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A `metav1.Status`, as the API hands it on to the client.
+fn failure(status: StatusCode, reason: &str, message: &str) -> Response<Body> {
+    let value = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "reason": reason, "code": status.as_u16()});
+    json_answer(status, &value)
+}

@@ -1,0 +1,46 @@
+//! Every limit and pace of the agent, in one place.
+
+use std::time::Duration;
+
+/// A log file of this many bytes is rotated.
+pub const LOG_FILE_BYTES: u64 = 10 * 1024 * 1024;
+/// Files kept for one container, the current one included.
+pub const LOG_FILES: usize = 5;
+/// A line longer than this is written in parts.
+pub const LOG_LINE_BYTES: usize = 16 * 1024;
+/// Bytes that a log answer hands over at a time.
+pub const LOG_CHUNK_BYTES: usize = 64 * 1024;
+
+/// Events waiting for the API; more are dropped, oldest first served.
+pub const EVENT_QUEUE: usize = 1_024;
+/// Different events remembered for counting.
+pub const EVENT_MEMORY: usize = 4_096;
+/// Happenings waiting for a pod's worker.
+pub const HAPPENING_QUEUE: usize = 256;
+
+/// Pods a node takes by default: one /24 of addresses less network, gateway and broadcast, rounded down.
+pub const DEFAULT_PODS: u32 = 250;
+
+/// How long a dial or join may take before the next server is tried.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+/// The first pause after every server failed.
+pub const REDIAL_FIRST: Duration = Duration::from_millis(200);
+/// The longest pause after every server failed.
+pub const REDIAL_LONGEST: Duration = Duration::from_secs(5);
+
+/// How long one status or lease write may take before it is tried again.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The first pause after a failed write.
+pub const WRITE_RETRY_FIRST: Duration = Duration::from_millis(200);
+/// The longest pause after a failed write.
+pub const WRITE_RETRY_LONGEST: Duration = Duration::from_secs(10);
+
+/// Streams that servers may have open on this worker at a time.
+pub const KUBELET_STREAMS: usize = 1_024;
+
+/// How long containers may take to end when the agent itself is asked to stop.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// How often node ports that could not be opened are tried again.
+pub const NODE_PORT_RETRY: Duration = Duration::from_secs(5);
+/// How long an outgoing connection to the outside may take.
+pub const OUTSIDE_CONNECT: Duration = Duration::from_secs(10);

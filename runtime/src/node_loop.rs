@@ -1,0 +1,100 @@
+//! Registering the node, writing its status, renewing its Lease.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, NodeStatus};
+use serde_json::json;
+use shoal_client::{ClientError, Patch};
+use shoal_link::Connection;
+use tokio::sync::watch;
+
+use crate::context::Context;
+use crate::limits::{WRITE_RETRY_FIRST, WRITE_RETRY_LONGEST, WRITE_TIMEOUT};
+use crate::node::{self, LEASE_NAMESPACE, Machine};
+
+/// Registers the node and keeps its status; says what the API has of it.
+pub async fn keep_node(context: Arc<Context>, machine: Machine, link_address: String, registered: watch::Sender<Option<Arc<Node>>>) {
+    let mut status: Option<NodeStatus> = None;
+    let mut connection = context.uplink.changes();
+    let mut failures = 0u32;
+    loop {
+        connected(&mut connection).await;
+        let now = node::status(&context.config, &machine, status.as_ref(), Timestamp::now());
+        let wait = match write_node(&context, &link_address, &now).await {
+            Ok(node) => {
+                if registered.borrow().is_none() {
+                    tracing::info!(node = context.config.node_name, "the node is registered");
+                    context.events.of_node(&node, "Starting", "Starting the Wasm node agent.");
+                }
+                registered.send_replace(Some(Arc::new(node)));
+                status = Some(now);
+                failures = 0;
+                context.config.pace.node_status()
+            }
+            Err(error) => {
+                tracing::debug!(%error, "writing the node failed");
+                failures = failures.saturating_add(1);
+                WRITE_RETRY_FIRST.saturating_mul(1 << failures.min(10)).min(WRITE_RETRY_LONGEST)
+            }
+        };
+        // A new connection may lead to a cluster that has forgotten us.
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            _ = connection.changed() => {}
+        }
+    }
+}
+
+async fn connected(connection: &mut watch::Receiver<Option<Connection>>) {
+    // The uplink outlives this task.
+    let _ = connection.wait_for(Option::is_some).await;
+}
+
+async fn write_node(context: &Context, link_address: &str, status: &NodeStatus) -> Result<Node, ClientError> {
+    let name = context.config.node_name.as_str();
+    let metadata = node::metadata(&context.config, link_address);
+    let patch = Patch::Merge(json!({"metadata": {"labels": metadata.labels, "annotations": metadata.annotations}}));
+    match context.client.patch::<Node>("", name, &patch).await {
+        Err(error) if error.is_not_found() => {
+            let node = Node { metadata, status: Some(status.clone()), ..Node::default() };
+            context.client.create(&node).await?;
+        }
+        result => {
+            result?;
+        }
+    }
+    context.client.patch_status::<Node>("", name, &Patch::Strategic(json!({"status": status}))).await
+}
+
+/// Renews the Lease for ever, from the moment when the node is registered.
+pub async fn keep_lease(context: Arc<Context>, mut registered: watch::Receiver<Option<Arc<Node>>>) {
+    let Ok(Some(node)) = registered.wait_for(Option::is_some).await.map(|node| node.clone()) else { return };
+    let period = context.config.pace.lease();
+    let mut connection = context.uplink.changes();
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = connection.changed() => {}
+        }
+        let patience = period.clamp(Duration::from_secs(1), WRITE_TIMEOUT);
+        match tokio::time::timeout(patience, renew(&context, &node)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "renewing the lease failed"),
+            Err(_) => tracing::debug!("renewing the lease took too long"),
+        }
+    }
+}
+
+async fn renew(context: &Context, node: &Node) -> Result<(), ClientError> {
+    let lease = node::lease(&context.config, node, Timestamp::now());
+    let patch = Patch::Merge(json!({"spec": lease.spec}));
+    match context.client.patch::<Lease>(LEASE_NAMESPACE, &context.config.node_name, &patch).await {
+        Err(error) if error.is_not_found() => context.client.create(&lease).await.map(|_| ()),
+        result => result.map(|_| ()),
+    }
+}

@@ -1,0 +1,174 @@
+//! Reading a pod's specification: the questions that several decisions ask.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+/// The grace period where neither the deletion nor the specification names one.
+const DEFAULT_GRACE_SECONDS: i64 = 30;
+
+/// What restartPolicy says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestartPolicy {
+    /// Whatever the exit code.
+    Always,
+    /// If the exit code is not 0.
+    OnFailure,
+    /// Never.
+    Never,
+}
+
+/// The specification; a pod without one has nothing to run.
+pub fn spec(pod: &Pod) -> Option<&PodSpec> {
+    pod.spec.as_ref()
+}
+
+/// The containers that run side by side.
+pub fn containers(pod: &Pod) -> &[Container] {
+    pod.spec.as_ref().map_or(&[], |spec| &spec.containers)
+}
+
+/// The containers that run before them, in their order.
+pub fn init_containers(pod: &Pod) -> &[Container] {
+    pod.spec.as_ref().and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default()
+}
+
+/// All containers, the init containers first.
+pub fn all_containers(pod: &Pod) -> impl Iterator<Item = &Container> {
+    init_containers(pod).iter().chain(containers(pod))
+}
+
+/// The container of that name.
+pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
+    all_containers(pod).find(|c| c.name == name)
+}
+
+/// Whether this init container is a sidecar: one that goes on running.
+pub fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+/// Whether the name is of an init container that runs to its end.
+pub fn is_plain_init(pod: &Pod, name: &str) -> bool {
+    init_containers(pod).iter().any(|c| c.name == name && !is_sidecar(c))
+}
+
+/// The pod's restart policy.
+pub fn restart_policy(pod: &Pod) -> RestartPolicy {
+    match pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()) {
+        Some("Never") => RestartPolicy::Never,
+        Some("OnFailure") => RestartPolicy::OnFailure,
+        _ => RestartPolicy::Always,
+    }
+}
+
+/// Whether a container that ended with `exit_code` starts again.
+pub fn restarts_after(pod: &Pod, container: &Container, exit_code: i32) -> bool {
+    if is_sidecar(container) {
+        return true;
+    }
+    let is_init = is_plain_init(pod, &container.name);
+    match restart_policy(pod) {
+        RestartPolicy::Always if is_init => exit_code != 0,
+        RestartPolicy::Always => true,
+        RestartPolicy::OnFailure => exit_code != 0,
+        RestartPolicy::Never => false,
+    }
+}
+
+/// How long the pod's containers may take to stop: the deletion's word, else the specification's, else 30 s.
+pub fn grace(pod: &Pod) -> Duration {
+    let seconds = pod
+        .metadata
+        .deletion_grace_period_seconds
+        .filter(|_| pod.metadata.deletion_timestamp.is_some())
+        .or_else(|| pod.spec.as_ref()?.termination_grace_period_seconds)
+        .unwrap_or(DEFAULT_GRACE_SECONDS);
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+/// The pod's uid; empty if the server gave none.
+pub fn uid(pod: &Pod) -> &str {
+    pod.metadata.uid.as_deref().unwrap_or_default()
+}
+
+/// The pod's namespace.
+pub fn namespace(pod: &Pod) -> &str {
+    pod.metadata.namespace.as_deref().unwrap_or("default")
+}
+
+/// The pod's name.
+pub fn name(pod: &Pod) -> &str {
+    pod.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// Whether the pod is asked to go.
+pub fn is_deleted(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
+}
+
+/// The ports that a container names.
+pub fn ports(container: &Container) -> &[ContainerPort] {
+    container.ports.as_deref().unwrap_or_default()
+}
+
+/// The port that an HTTP function listens on: `SPIN_HTTP_LISTEN_ADDR`, else `WASMTIME_HTTP_PROXY_SOCKET_ADDR`, else the
+/// port named `http` or `http-app`, else the first, else 8080.
+pub fn listen_port(container: &Container, environment: &[(String, String)]) -> u16 {
+    let of_variable = |name: &str| {
+        let value = &environment.iter().rev().find(|(n, _)| n == name)?.1;
+        value.rsplit(':').next()?.parse::<u16>().ok()
+    };
+    let ports = ports(container);
+    let named = |name: &str| ports.iter().find(|p| p.name.as_deref() == Some(name)).or(None);
+    of_variable("SPIN_HTTP_LISTEN_ADDR")
+        .or_else(|| of_variable("WASMTIME_HTTP_PROXY_SOCKET_ADDR"))
+        .or_else(|| {
+            let port = named("http").or_else(|| named("http-app")).or_else(|| ports.first())?;
+            u16::try_from(port.container_port).ok()
+        })
+        .unwrap_or(8080)
+}
+
+/// A probe's port as a number; a name is looked up among the container's ports.
+pub fn port_number(container: &Container, port: &IntOrString) -> Option<u16> {
+    match port {
+        IntOrString::Int(number) => u16::try_from(*number).ok(),
+        IntOrString::String(text) => {
+            let named = ports(container).iter().find(|p| p.name.as_deref() == Some(text));
+            named.map_or_else(|| text.parse().ok(), |p| u16::try_from(p.container_port).ok())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ported(ports: &[(&str, i32)]) -> Container {
+        let ports = ports.iter().map(|(name, port)| ContainerPort {
+            name: (!name.is_empty()).then(|| (*name).to_owned()),
+            container_port: *port,
+            ..ContainerPort::default()
+        });
+        Container { ports: Some(ports.collect()), ..Container::default() }
+    }
+
+    #[test]
+    fn a_function_listens_where_its_manifest_says() {
+        assert_eq!(listen_port(&Container::default(), &[]), 8080);
+        assert_eq!(listen_port(&ported(&[("metrics", 9100), ("http", 80)]), &[]), 80);
+        assert_eq!(listen_port(&ported(&[("", 7000), ("other", 81)]), &[]), 7000);
+        let environment = [("SPIN_HTTP_LISTEN_ADDR".to_owned(), "0.0.0.0:3000".to_owned())];
+        assert_eq!(listen_port(&ported(&[("http", 80)]), &environment), 3000);
+    }
+
+    #[test]
+    fn a_port_is_found_by_number_and_by_name() {
+        let container = ported(&[("web", 80)]);
+        assert_eq!(port_number(&container, &IntOrString::Int(81)), Some(81));
+        assert_eq!(port_number(&container, &IntOrString::String("web".into())), Some(80));
+        assert_eq!(port_number(&container, &IntOrString::String("nobody".into())), None);
+    }
+}

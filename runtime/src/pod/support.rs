@@ -1,0 +1,165 @@
+//! Which pods are refused, and the field that says so. A pod that cannot be honoured is never half-run.
+
+use k8s_openapi::api::core::v1::{Container, Lifecycle, LifecycleHandler, Pod, PodSpec, Probe, Volume};
+
+use super::observed::Refusal;
+
+/// The reason of a pod that is refused, in its status and in the event.
+pub const REASON: &str = "UnsupportedPodSpec";
+
+/// The runtime classes that all mean our engine.
+const RUNTIME_CLASSES: [&str; 8] = ["wasm", "wasmtime", "wasmedge", "wasmer", "wamr", "spin", "wasmtime-spin", "wasmtime-spin-v2"];
+
+/// Why the pod cannot be run, with the path of the field; `None` if it can.
+pub fn refusal(pod: &Pod) -> Option<Refusal> {
+    let spec = pod.spec.as_ref()?;
+    let (path, why) = unsupported(spec)?;
+    Some(Refusal { reason: REASON.to_owned(), message: format!("{path}: {why}") })
+}
+
+type Unsupported = (String, &'static str);
+
+fn unsupported(spec: &PodSpec) -> Option<Unsupported> {
+    of_pod(spec)
+        .or_else(|| numbered("spec.volumes", spec.volumes.as_deref().unwrap_or_default(), of_volume))
+        .or_else(|| numbered("spec.initContainers", spec.init_containers.as_deref().unwrap_or_default(), of_container))
+        .or_else(|| numbered("spec.containers", &spec.containers, of_container))
+}
+
+fn numbered<T>(list: &str, items: &[T], check: fn(&T) -> Option<Unsupported>) -> Option<Unsupported> {
+    items.iter().enumerate().find_map(|(index, item)| check(item).map(|(path, why)| (format!("{list}[{index}].{path}"), why)))
+}
+
+fn of_pod(spec: &PodSpec) -> Option<Unsupported> {
+    let yes = |field: Option<bool>| field == Some(true);
+    let unknown_class = spec.runtime_class_name.as_deref().is_some_and(|class| !RUNTIME_CLASSES.contains(&class));
+    let windows = spec.os.as_ref().is_some_and(|os| os.name == "windows");
+    let ephemeral = spec.ephemeral_containers.as_ref().is_some_and(|list| !list.is_empty());
+    [
+        (yes(spec.host_network), "spec.hostNetwork", "pods have addresses of their own"),
+        (yes(spec.host_pid), "spec.hostPID", "a Wasm pod has no processes of the host"),
+        (yes(spec.host_ipc), "spec.hostIPC", "a Wasm pod has no IPC of the host"),
+        (windows, "spec.os.name", "this node runs Wasm modules only"),
+        (unknown_class, "spec.runtimeClassName", "no such runtime on this node"),
+        (ephemeral, "spec.ephemeralContainers", "not supported"),
+    ]
+    .into_iter()
+    .find_map(|(is_set, path, why)| is_set.then(|| (path.to_owned(), why)))
+}
+
+fn of_volume(volume: &Volume) -> Option<Unsupported> {
+    if let Some(projected) = &volume.projected {
+        let sources = projected.sources.as_deref().unwrap_or_default();
+        let plain = |s: &k8s_openapi::api::core::v1::VolumeProjection| s.config_map.is_some() || s.secret.is_some() || s.downward_api.is_some();
+        let index = sources.iter().position(|s| !plain(s))?;
+        let field = if sources[index].service_account_token.is_some() { ".serviceAccountToken" } else { "" };
+        return Some((format!("projected.sources[{index}]{field}"), "this kind of source is not supported"));
+    }
+    let known = volume.empty_dir.is_some() || volume.config_map.is_some() || volume.secret.is_some() || volume.downward_api.is_some();
+    if known {
+        return None;
+    }
+    let field = if volume.host_path.is_some() {
+        "hostPath"
+    } else if volume.persistent_volume_claim.is_some() {
+        "persistentVolumeClaim"
+    } else if volume.csi.is_some() {
+        "csi"
+    } else if volume.nfs.is_some() {
+        "nfs"
+    } else if volume.ephemeral.is_some() {
+        "ephemeral"
+    } else if volume.image.is_some() {
+        "image"
+    } else {
+        // Kubernetes: a volume without a source is an emptyDir.
+        let is_bare = serde_json::to_value(volume).is_ok_and(|v| v.as_object().is_some_and(|fields| fields.len() == 1));
+        return (!is_bare).then(|| ("name".to_owned(), "this kind of volume is not supported"));
+    };
+    Some((field.to_owned(), "this kind of volume is not supported"))
+}
+
+fn of_container(container: &Container) -> Option<Unsupported> {
+    let security = container.security_context.as_ref();
+    let added = security.and_then(|s| s.capabilities.as_ref()?.add.as_ref()).is_some_and(|list| !list.is_empty());
+    if security.and_then(|s| s.privileged) == Some(true) {
+        return Some(("securityContext.privileged".to_owned(), "a Wasm sandbox has no privileges to give"));
+    }
+    if added {
+        return Some(("securityContext.capabilities.add".to_owned(), "a Wasm sandbox has no Linux capabilities"));
+    }
+    if container.volume_devices.as_ref().is_some_and(|list| !list.is_empty()) {
+        return Some(("volumeDevices".to_owned(), "a Wasm module has no block devices"));
+    }
+    let mounts = container.volume_mounts.as_deref().unwrap_or_default();
+    if let Some(index) = mounts.iter().position(|m| m.sub_path.is_some() || m.sub_path_expr.is_some()) {
+        return Some((format!("volumeMounts[{index}].subPath"), "not supported"));
+    }
+    let ports = container.ports.as_deref().unwrap_or_default();
+    if let Some(index) = ports.iter().position(|p| p.host_port.is_some_and(|port| port != 0)) {
+        return Some((format!("ports[{index}].hostPort"), "not supported; a NodePort service reaches the pod from outside"));
+    }
+    let probe = |name: &str, probe: Option<&Probe>| probe.and_then(of_probe).map(|(path, why)| (format!("{name}.{path}"), why));
+    probe("livenessProbe", container.liveness_probe.as_ref())
+        .or_else(|| probe("readinessProbe", container.readiness_probe.as_ref()))
+        .or_else(|| probe("startupProbe", container.startup_probe.as_ref()))
+        .or_else(|| container.lifecycle.as_ref().and_then(of_lifecycle))
+}
+
+fn of_probe(probe: &Probe) -> Option<Unsupported> {
+    if probe.exec.is_some() {
+        return Some(("exec".to_owned(), "a Wasm module has no commands to run; use httpGet"));
+    }
+    probe.grpc.is_some().then(|| ("grpc".to_owned(), "not supported; use httpGet"))
+}
+
+fn of_lifecycle(lifecycle: &Lifecycle) -> Option<Unsupported> {
+    let only_sleep = |handler: &LifecycleHandler| handler.exec.is_none() && handler.http_get.is_none() && handler.tcp_socket.is_none();
+    if lifecycle.post_start.is_some() {
+        return Some(("lifecycle.postStart".to_owned(), "not supported"));
+    }
+    let bad = lifecycle.pre_stop.as_ref().is_some_and(|handler| !only_sleep(handler));
+    bad.then(|| ("lifecycle.preStop".to_owned(), "only sleep is supported"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn refused(spec: &serde_json::Value) -> Option<String> {
+        let pod: Pod = serde_json::from_value(json!({"spec": spec})).expect("pod");
+        refusal(&pod).map(|r| r.message.split(':').next().unwrap_or_default().to_owned())
+    }
+
+    #[test]
+    fn the_field_that_cannot_be_honoured_is_named() {
+        let with = |mut container: serde_json::Value| {
+            container["name"] = json!("c");
+            json!({"containers": [container]})
+        };
+        for (spec, path) in [
+            (json!({"hostNetwork": true, "containers": []}), "spec.hostNetwork"),
+            (json!({"runtimeClassName": "gvisor", "containers": []}), "spec.runtimeClassName"),
+            (json!({"containers": [], "volumes": [{"name": "a", "emptyDir": {}}, {"name": "v", "hostPath": {"path": "/"}}]}), "spec.volumes[1].hostPath"),
+            (json!({"containers": [], "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}), "spec.volumes[0].persistentVolumeClaim"),
+            (with(json!({"securityContext": {"privileged": true}})), "spec.containers[0].securityContext.privileged"),
+            (with(json!({"livenessProbe": {"exec": {"command": ["x"]}}})), "spec.containers[0].livenessProbe.exec"),
+            (with(json!({"volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "x"}]})), "spec.containers[0].volumeMounts[0].subPath"),
+            (with(json!({"lifecycle": {"preStop": {"exec": {"command": ["x"]}}}})), "spec.containers[0].lifecycle.preStop"),
+        ] {
+            assert_eq!(refused(&spec).as_deref(), Some(path), "{spec}");
+        }
+    }
+
+    #[test]
+    fn ordinary_pods_are_taken() {
+        for spec in [
+            json!({"containers": [{"name": "c", "securityContext": {"runAsNonRoot": true, "capabilities": {"drop": ["ALL"]}}}]}),
+            json!({"runtimeClassName": "wasmtime-spin-v2", "containers": [], "volumes": [{"name": "v"}, {"name": "c", "configMap": {"name": "c"}}]}),
+            json!({"containers": [{"name": "c", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}, "readinessProbe": {"httpGet": {"port": 80}}}]}),
+        ] {
+            assert_eq!(refused(&spec), None, "{spec}");
+        }
+    }
+}

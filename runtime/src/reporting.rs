@@ -1,0 +1,111 @@
+//! Telling the API of a pod: its status, its end, its events.
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use serde_json::{Value, json};
+use shoal_client::{DeleteOptions, Patch};
+
+use crate::context::Context;
+use crate::events::Events;
+use crate::limits::WRITE_TIMEOUT;
+use crate::pod::observed::{Image, Observed, State};
+use crate::pod::probe;
+use crate::pod::{Happening, spec};
+
+/// The fields of a status that must be cleared when they are absent.
+const CLEARED: [&str; 5] = ["reason", "message", "podIP", "podIPs", "initContainerStatuses"];
+
+/// Writes the status, if the pod is still the one that we know (by uid).
+///
+/// # Errors
+/// A sentence; the write should be tried again. A pod that is gone or another is no error.
+pub async fn write_status(context: &Context, pod: &Pod, status: &PodStatus) -> Result<(), String> {
+    let patch = status_patch(pod, status).map_err(|error| error.to_string())?;
+    let patch = Patch::Strategic(patch);
+    let write = context.client.patch_status::<Pod>(spec::namespace(pod), spec::name(pod), &patch);
+    match tokio::time::timeout(WRITE_TIMEOUT, write).await {
+        Ok(Ok(_)) => Ok(()),
+        // Gone, or another pod of that name: the watch will say so.
+        Ok(Err(error)) if error.is_not_found() || error.is_conflict() => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {WRITE_TIMEOUT:?}")),
+    }
+}
+
+fn status_patch(pod: &Pod, status: &PodStatus) -> serde_json::Result<Value> {
+    let mut status = serde_json::to_value(status)?;
+    if let Some(fields) = status.as_object_mut() {
+        for name in CLEARED {
+            fields.entry(name).or_insert(Value::Null);
+        }
+    }
+    Ok(json!({"metadata": {"uid": spec::uid(pod)}, "status": status}))
+}
+
+/// Writes the last status and removes the object for good.
+///
+/// # Errors
+/// A sentence; it should be tried again. A pod that is gone or another is no error.
+pub async fn remove(context: &Context, pod: &Pod, status: &PodStatus) -> Result<(), String> {
+    write_status(context, pod, status).await?;
+    let options = DeleteOptions { grace_seconds: Some(0), uid: pod.metadata.uid.clone(), ..DeleteOptions::default() };
+    let delete = context.client.delete::<Pod>(spec::namespace(pod), spec::name(pod), &options);
+    match tokio::time::timeout(WRITE_TIMEOUT, delete).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) if error.is_not_found() || error.is_conflict() => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {WRITE_TIMEOUT:?}")),
+    }
+}
+
+/// Keeps our own conditions in a pod that came anew: what we wrote last may be newer than what the watch told. Conditions of
+/// others come from the watch.
+pub fn merge_status(pod: &mut Pod, own: Option<PodStatus>) {
+    let Some(own) = own else { return };
+    let theirs = pod.status.take().and_then(|s| s.conditions).unwrap_or_default();
+    let mut merged = own;
+    let conditions = merged.conditions.get_or_insert_default();
+    for condition in theirs {
+        if !conditions.iter().any(|c| c.type_ == condition.type_) {
+            conditions.push(condition);
+        }
+    }
+    pod.status = Some(merged);
+}
+
+/// The events that a happening deserves.
+pub fn events(events: &Events, pod: &Pod, before: &Observed, after: &Observed, happening: &Happening) {
+    match happening {
+        Happening::MountFailed(message) => events.warning(pod, None, "FailedMount", message),
+        Happening::PullFailed { container, reason, message } => {
+            let image = spec::container(pod, container).and_then(|c| c.image.as_deref()).unwrap_or_default();
+            events.warning(pod, Some(container), "Failed", &format!("Failed to pull image {image:?}: {message}"));
+            events.warning(pod, Some(container), "Failed", &format!("Error: {reason}"));
+            let is_again = matches!(after.containers.get(container).map(|c| &c.image), Some(Image::Failed { failures, .. }) if *failures > 1);
+            if is_again {
+                events.normal(pod, Some(container), "BackOff", &format!("Back-off pulling image {image:?}"));
+                events.warning(pod, Some(container), "Failed", "Error: ImagePullBackOff");
+            }
+        }
+        Happening::Started { container, .. } => {
+            events.normal(pod, Some(container), "Created", &format!("Created container: {container}"));
+            events.normal(pod, Some(container), "Started", &format!("Started container {container}"));
+        }
+        Happening::Ended { container, .. } => back_off_event(events, pod, before, after, container),
+        Happening::Probed { container, kind, result: Err(message), .. } => {
+            events.warning(pod, Some(container), "Unhealthy", &format!("{} probe failed: {message}", probe::name(*kind)));
+        }
+        _ => {}
+    }
+}
+
+fn back_off_event(events: &Events, pod: &Pod, before: &Observed, after: &Observed, container: &str) {
+    let (Some(was), Some(is), Some(definition)) = (before.containers.get(container), after.containers.get(container), spec::container(pod, container)) else {
+        return;
+    };
+    let State::Ended(end) = &is.state else { return };
+    let is_new = matches!(was.state, State::Running(_) | State::Starting);
+    if is_new && is.crashes > 1 && !spec::is_deleted(pod) && spec::restarts_after(pod, definition, end.exit_code) {
+        let message = format!("Back-off restarting failed container {container} in pod {}_{}({})", spec::name(pod), spec::namespace(pod), spec::uid(pod));
+        events.warning(pod, Some(container), "BackOff", &message);
+    }
+}

@@ -1,0 +1,380 @@
+//! One pod's worker: it carries out what [`pod_actions`] decides, feeds back what came of it, and reports.
+//!
+//! It sleeps until something happens, a time comes that [`next_wake`] names, or the pod's object changes. What takes time runs
+//! in tasks that answer with a [`Message`]; the worker itself never waits for the API, a disk or a guest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use shoal_link::tasks::spawn_connection;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::container::{self, Run};
+use crate::context::Context;
+use crate::limits::{HAPPENING_QUEUE, WRITE_RETRY_FIRST, WRITE_RETRY_LONGEST};
+use crate::pod::observed::{Image, State, Volumes};
+use crate::pod::{Happening, Observed, PodAction, next_wake, pod_actions, pod_status, spec, support};
+use crate::pod_record::PodRecord;
+use crate::{mount, probing, reporting};
+
+/// What a worker's tasks tell it.
+pub enum Message {
+    /// Something came of an action.
+    Happened(Happening),
+    /// A container runs; the run's first happening comes with it.
+    Launched {
+        /// Which container.
+        container: String,
+        /// Its run.
+        run: Run,
+    },
+    /// A status write ended.
+    Written(Result<(), String>),
+    /// The pod's object was removed from the API, or was gone already.
+    Removed(Result<(), String>),
+}
+
+/// What others hold of a worker.
+#[derive(Clone)]
+pub struct WorkerHandle {
+    /// The newest object.
+    pub pod: watch::Sender<Arc<Pod>>,
+    /// To tell it something.
+    pub messages: mpsc::Sender<Message>,
+}
+
+/// Starts a worker for a pod that is new (`record` is `None`) or was kept on disk.
+pub fn spawn(context: &Arc<Context>, pod: Arc<Pod>, record: Option<PodRecord>) -> WorkerHandle {
+    let (pod_sender, pods) = watch::channel(Arc::clone(&pod));
+    let (messages, inbox) = mpsc::channel(HAPPENING_QUEUE);
+    let handle = WorkerHandle { pod: pod_sender, messages: messages.clone() };
+    let worker = Worker::new(Arc::clone(context), &pod, record, messages);
+    context.tasks.spawn("pod worker", worker.work(pods, inbox));
+    handle
+}
+
+struct Worker {
+    context: Arc<Context>,
+    pod: Pod,
+    observed: Observed,
+    messages: mpsc::Sender<Message>,
+    runs: BTreeMap<String, Run>,
+    written: Option<PodStatus>,
+    is_writing: bool,
+    write_failures: u32,
+    retry_write_at: Option<Instant>,
+    is_removing: bool,
+    kept: Option<Observed>,
+}
+
+impl Worker {
+    fn new(context: Arc<Context>, pod: &Pod, record: Option<PodRecord>, messages: mpsc::Sender<Message>) -> Worker {
+        let now = Timestamp::now();
+        let is_known = record.is_some();
+        let observed = match record {
+            Some(record) => record.observed.after_restart(now),
+            None => observe_new(&context, pod, now),
+        };
+        if let Some(address) = observed.address.filter(|_| observed.refusal.is_none()) {
+            context.network.local().add(address);
+        }
+        if let Some(refusal) = observed.refusal.as_ref().filter(|_| !is_known) {
+            context.events.warning(pod, None, &refusal.reason, &refusal.message);
+        }
+        Worker {
+            context,
+            pod: Pod::clone(pod),
+            observed,
+            messages,
+            runs: BTreeMap::new(),
+            written: None,
+            is_writing: false,
+            write_failures: 0,
+            retry_write_at: None,
+            is_removing: false,
+            kept: None,
+        }
+    }
+
+    async fn work(mut self, mut pods: watch::Receiver<Arc<Pod>>, mut inbox: mpsc::Receiver<Message>) {
+        loop {
+            let now = Timestamp::now();
+            self.decide(now);
+            self.report(now);
+            self.keep();
+            let wake = self.wake_at(now);
+            tokio::select! {
+                message = inbox.recv() => {
+                    let Some(message) = message else { return };
+                    if self.take(message) {
+                        return;
+                    }
+                    while let Ok(message) = inbox.try_recv() {
+                        if self.take(message) {
+                            return;
+                        }
+                    }
+                }
+                changed = pods.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let newest = Arc::clone(&pods.borrow_and_update());
+                    self.take_pod(&newest);
+                }
+                () = tokio::time::sleep_until(wake) => self.retry_write_at = self.retry_write_at.filter(|at| *at > Instant::now()),
+            }
+        }
+    }
+
+    /// Decides and begins until there is nothing more to do.
+    fn decide(&mut self, now: Timestamp) {
+        loop {
+            let actions = pod_actions(&self.pod, &self.observed, now);
+            let mut is_more = false;
+            for action in actions {
+                if action == PodAction::Finish {
+                    self.finish(now);
+                    continue;
+                }
+                tracing::debug!(pod = spec::name(&self.pod), ?action, "acting");
+                self.observed.begin(&action, now);
+                self.carry_out(action);
+                is_more = true;
+            }
+            if !is_more {
+                return;
+            }
+        }
+    }
+
+    fn carry_out(&mut self, action: PodAction) {
+        match action {
+            PodAction::Mount => self.spawn(mount::mount(Arc::clone(&self.context), self.pod.clone(), self.observed.address)),
+            PodAction::Pull { container } => {
+                self.spawn(container::pull(Arc::clone(&self.context), self.pod.clone(), container));
+            }
+            PodAction::Start { container } => {
+                let restarts = self.observed.containers.get(&container).map_or(0, |c| c.restarts);
+                self.spawn_start(container, restarts);
+            }
+            PodAction::Stop { container, grace, because } => self.stop(&container, grace, &because),
+            PodAction::Kill { container } => {
+                if let Some(run) = self.runs.get(&container) {
+                    run.kill();
+                }
+            }
+            PodAction::Doom(refusal) => {
+                self.context.events.warning(&self.pod, None, &refusal.reason, &refusal.message);
+                self.leave_network();
+            }
+            PodAction::Finish => {}
+        }
+    }
+
+    fn spawn(&self, work: impl Future<Output = Happening> + Send + 'static) {
+        let messages = self.messages.clone();
+        spawn_connection("pod action", async move {
+            let happening = work.await;
+            let _ = messages.send(Message::Happened(happening)).await;
+        });
+    }
+
+    fn spawn_start(&self, container: String, restarts: u32) {
+        let (context, pod, address, messages) = (Arc::clone(&self.context), self.pod.clone(), self.observed.address, self.messages.clone());
+        spawn_connection("container start", async move {
+            let message = match container::start(&context, &pod, &container, restarts, address, messages.clone()).await {
+                Ok(run) => Message::Launched { container, run },
+                Err(message) => {
+                    context.events.warning(&pod, Some(&container), "Failed", &format!("Error: {message}"));
+                    Message::Happened(Happening::Misconfigured { container, message })
+                }
+            };
+            let _ = messages.send(message).await;
+        });
+    }
+
+    fn stop(&mut self, container: &str, grace: Duration, because: &str) {
+        let Some(run) = self.runs.get(container) else { return };
+        self.context.events.normal(&self.pod, Some(container), "Killing", because);
+        run.stop_probes.cancel();
+        if spec::is_deleted(&self.pod) || self.observed.is_gone {
+            self.leave_network();
+        }
+        let is_unhealthy = matches!(self.observed.containers.get(container).map(|c| &c.state), Some(State::Running(r)) if r.unhealthy.is_some());
+        let pause = container::pre_stop_sleep(&self.pod, container);
+        run.stop(pause.min(grace), is_unhealthy);
+    }
+
+    /// New requests of this node prefer other pods from now on.
+    fn leave_network(&self) {
+        if let Some(address) = self.observed.address {
+            self.context.network.local().mark_stopping(address);
+        }
+    }
+
+    /// Takes a message; true when the pod is over.
+    fn take(&mut self, message: Message) -> bool {
+        let now = Timestamp::now();
+        match message {
+            Message::Happened(happening) => self.note(happening, now),
+            Message::Launched { container, run } => self.launched(&container, run, now),
+            Message::Written(result) => self.written(result),
+            Message::Removed(Ok(())) => {
+                self.forget();
+                return true;
+            }
+            Message::Removed(Err(error)) => {
+                tracing::debug!(pod = spec::name(&self.pod), error, "removing a pod's object failed");
+                self.is_removing = false;
+                self.fail_write();
+            }
+        }
+        false
+    }
+
+    fn note(&mut self, happening: Happening, now: Timestamp) {
+        match &happening {
+            Happening::Ended { container, id, .. } if self.runs.get(container).is_some_and(|run| &run.id == id) => {
+                if let Some(run) = self.runs.remove(container) {
+                    run.close(&self.context);
+                }
+            }
+            Happening::SourcesChanged if matches!(self.observed.volumes, Volumes::Mounted) => {
+                self.spawn_refresh();
+            }
+            Happening::Gone => self.leave_network(),
+            _ => {}
+        }
+        let before = self.observed.clone();
+        let told = happening.clone();
+        self.observed.note(&self.pod, happening, now);
+        reporting::events(&self.context.events, &self.pod, &before, &self.observed, &told);
+    }
+
+    /// Writes changed ConfigMaps and Secrets into the volumes that are mounted.
+    fn spawn_refresh(&self) {
+        let work = mount::mount(Arc::clone(&self.context), self.pod.clone(), self.observed.address);
+        spawn_connection("volume refresh", async move {
+            if let Happening::MountFailed(message) = work.await {
+                tracing::debug!(message, "a volume keeps its contents");
+            }
+        });
+    }
+
+    fn launched(&mut self, container: &str, run: Run, now: Timestamp) {
+        self.note(Happening::Started { container: container.to_owned(), id: run.id.clone() }, now);
+        probing::start(&self.context, &self.pod, container, &run, &self.messages);
+        self.runs.insert(container.to_owned(), run);
+    }
+
+    fn take_pod(&mut self, newest: &Arc<Pod>) {
+        let own = self.pod.status.take();
+        for (name, seen) in &mut self.observed.containers {
+            if image_of(&self.pod, name) == image_of(newest, name) {
+                continue;
+            }
+            seen.image = Image::Unknown;
+            if let State::Running(running) = &mut seen.state {
+                running.unhealthy = Some(format!("Container {name} definition changed, will be restarted"));
+            }
+        }
+        self.pod = Pod::clone(newest);
+        reporting::merge_status(&mut self.pod, own);
+    }
+
+    /// Writes the status if it changed and no write is under way.
+    fn report(&mut self, now: Timestamp) {
+        let status = pod_status(&self.pod, &self.observed, &self.context.host_address(), now);
+        let is_known = self.written.as_ref() == Some(&status);
+        self.pod.status = Some(status.clone());
+        if is_known || self.is_writing || self.is_removing || self.observed.is_gone || self.retry_write_at.is_some() {
+            return;
+        }
+        self.is_writing = true;
+        self.written = Some(status.clone());
+        let (context, pod, messages) = (Arc::clone(&self.context), self.pod.clone(), self.messages.clone());
+        spawn_connection("pod status", async move {
+            let result = reporting::write_status(&context, &pod, &status).await;
+            let _ = messages.send(Message::Written(result)).await;
+        });
+    }
+
+    fn written(&mut self, result: Result<(), String>) {
+        self.is_writing = false;
+        match result {
+            Ok(()) => self.write_failures = 0,
+            Err(error) => {
+                tracing::debug!(pod = spec::name(&self.pod), error, "writing a pod's status failed");
+                self.written = None;
+                self.fail_write();
+            }
+        }
+    }
+
+    fn fail_write(&mut self) {
+        let pause = WRITE_RETRY_FIRST.saturating_mul(1 << self.write_failures.min(10)).min(WRITE_RETRY_LONGEST);
+        self.write_failures = self.write_failures.saturating_add(1);
+        self.retry_write_at = Some(Instant::now() + pause);
+    }
+
+    /// Nothing runs: the last status, then the object goes.
+    fn finish(&mut self, now: Timestamp) {
+        if self.is_removing || self.is_writing || self.retry_write_at.is_some() {
+            return;
+        }
+        self.is_removing = true;
+        let status = pod_status(&self.pod, &self.observed, &self.context.host_address(), now);
+        let (context, pod, messages) = (Arc::clone(&self.context), self.pod.clone(), self.messages.clone());
+        let is_gone = self.observed.is_gone;
+        spawn_connection("pod removal", async move {
+            let result = if is_gone { Ok(()) } else { reporting::remove(&context, &pod, &status).await };
+            let _ = messages.send(Message::Removed(result)).await;
+        });
+    }
+
+    /// Keeps the pod on disk, beside the work.
+    fn keep(&mut self) {
+        if self.is_removing || self.kept.as_ref() == Some(&self.observed) {
+            return;
+        }
+        self.kept = Some(self.observed.clone());
+        self.context.keep_pod(&PodRecord { pod: self.pod.clone(), observed: self.observed.clone() });
+    }
+
+    fn forget(&mut self) {
+        if let Some(address) = self.observed.address {
+            self.context.network.local().remove(address);
+        }
+        self.context.forget_pod(&self.pod);
+    }
+
+    fn wake_at(&self, now: Timestamp) -> Instant {
+        let far = Instant::now() + Duration::from_secs(3_600);
+        let decided = next_wake(&self.pod, &self.observed).filter(|at| *at > now).map_or(far, |at| {
+            let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+            Instant::now() + wait.min(Duration::from_secs(3_600))
+        });
+        self.retry_write_at.map_or(decided, |at| at.min(decided))
+    }
+}
+
+fn image_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a str> {
+    spec::container(pod, container)?.image.as_deref()
+}
+
+fn observe_new(context: &Context, pod: &Pod, now: Timestamp) -> Observed {
+    let refusal = support::refusal(pod);
+    match context.take_address(pod) {
+        Some(address) => Observed::new(pod, address, refusal, now),
+        None => {
+            let message = "the node has no free pod address".to_owned();
+            let full = crate::pod::observed::Refusal { reason: "OutOfpods".to_owned(), message };
+            Observed::new(pod, std::net::IpAddr::from([0, 0, 0, 0]), Some(full), now)
+        }
+    }
+}
