@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::limits;
+
 /// A key: a path such as `/registry/core/pods/default/web-1`. Keys are ordered bytewise.
 pub type Key = String;
 
@@ -98,6 +100,36 @@ impl Transaction {
     pub fn put(&mut self, key: impl Into<Key>, value: impl Into<Bytes>) -> &mut Self {
         self.writes.push(Write::Put { key: key.into(), value: value.into() });
         self
+    }
+
+    /// Whether it is within the limits of [`crate::limits`]; to be asked before it is proposed, and asked again when it is applied.
+    ///
+    /// # Errors
+    /// Which limit it is above.
+    pub fn check_size(&self) -> Result<(), String> {
+        let parts = self.preconditions.len() + self.writes.len();
+        if parts > limits::TRANSACTION_PARTS {
+            return Err(format!("a transaction of {parts} parts is above the limit of {}", limits::TRANSACTION_PARTS));
+        }
+        let mut total: usize = 0;
+        let of_preconditions = self.preconditions.iter().map(|precondition| (precondition.key(), 0));
+        let of_writes = self.writes.iter().map(|write| match write {
+            Write::Put { key, value } => (key, value.len()),
+            Write::Delete { key } => (key, 0),
+        });
+        for (key, value) in of_preconditions.chain(of_writes) {
+            if key.len() > limits::KEY_BYTES {
+                return Err(format!("a key of {} bytes is above the limit of {}", key.len(), limits::KEY_BYTES));
+            }
+            if value > limits::VALUE_BYTES {
+                return Err(format!("an object of {value} bytes is above the limit of {}", limits::VALUE_BYTES));
+            }
+            total += key.len() + value;
+        }
+        if total > limits::TRANSACTION_BYTES {
+            return Err(format!("a transaction of {total} bytes is above the limit of {}", limits::TRANSACTION_BYTES));
+        }
+        Ok(())
     }
 
     /// Takes `key` away.

@@ -9,6 +9,9 @@ pub const KEY_BYTES: usize = 1024;
 /// The most writes and preconditions in one transaction.
 pub const TRANSACTION_PARTS: usize = 1024;
 
+/// The largest transaction, all keys and values together, in bytes: one entry of the log.
+pub const TRANSACTION_BYTES: usize = 8 << 20;
+
 /// The size of all keys and values, in bytes, above which only deletes are taken.
 pub const STATE_BYTES: u64 = 1 << 30;
 

@@ -142,21 +142,7 @@ impl State {
 
     /// The first reason not to carry it out.
     fn check(&self, transaction: &Transaction) -> Result<(), Outcome> {
-        let parts = transaction.preconditions.len() + transaction.writes.len();
-        if parts > limits::TRANSACTION_PARTS {
-            return Err(Outcome::TooLarge(format!("a transaction of {parts} parts is above the limit of {}", limits::TRANSACTION_PARTS)));
-        }
-        for write in &transaction.writes {
-            let (Write::Put { key, .. } | Write::Delete { key }) = write;
-            if key.len() > limits::KEY_BYTES {
-                return Err(Outcome::TooLarge(format!("a key of {} bytes is above the limit of {}", key.len(), limits::KEY_BYTES)));
-            }
-            if let Write::Put { value, .. } = write
-                && value.len() > limits::VALUE_BYTES
-            {
-                return Err(Outcome::TooLarge(format!("an object of {} bytes is above the limit of {}", value.len(), limits::VALUE_BYTES)));
-            }
-        }
+        transaction.check_size().map_err(Outcome::TooLarge)?;
         for (index, precondition) in transaction.preconditions.iter().enumerate() {
             let current = self.entries.get(precondition.key());
             let holds = match (precondition, current) {

@@ -12,11 +12,15 @@ use std::time::Duration;
 
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
+use raft_log::Types as _;
 use raft_log::api::raft_log_writer::RaftLogWriter;
 use tokio::sync::oneshot;
 
 use crate::raft::{Entry, LogId, Payload, Types, Vote};
 use crate::record::Record;
+
+/// How many bytes of entries go to a follower at once, unless a single one is larger: far below the largest frame.
+const BATCH_BYTES: u64 = 4 << 20;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct LogTypes;
@@ -111,6 +115,21 @@ impl RaftLogReader<Types> for Log {
         };
         let log = self.read();
         log.read(start, end).map(|read| read.map(|(log_id, payload)| Entry { log_id: log_id.0, payload: payload.0 })).collect()
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        let log = self.read();
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        for read in log.read(start, end) {
+            let (log_id, payload) = read?;
+            bytes += LogTypes::payload_size(&payload);
+            // The first one is always sent, or replication would stand still.
+            if bytes > BATCH_BYTES && !entries.is_empty() {
+                break;
+            }
+            entries.push(Entry { log_id: log_id.0, payload: payload.0 });
+        }
+        Ok(entries)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {

@@ -5,6 +5,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -25,16 +26,19 @@ struct Meta {
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshots {
     directory: PathBuf,
+    /// One at a time: a snapshot that is made, one that arrives and one that is read must not meet.
+    in_use: Arc<Mutex<()>>,
 }
 
 impl Snapshots {
     pub(crate) fn open(directory: PathBuf) -> Result<Self, OpenError> {
         std::fs::create_dir_all(&directory).map_err(|source| OpenError::Directory { path: directory.clone(), source })?;
-        Ok(Self { directory })
+        Ok(Self { directory, in_use: Arc::default() })
     }
 
     /// The newest snapshot, if there is one.
     pub(crate) fn load(&self) -> Result<Option<(SnapshotMeta, Bytes)>, OpenError> {
+        let _in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(path) = self.newest().map_err(|source| OpenError::Directory { path: self.directory.clone(), source })? else {
             return Ok(None);
         };
@@ -45,6 +49,7 @@ impl Snapshots {
 
     /// Makes a snapshot durable, then removes the older ones. Blocks on the disk.
     pub(crate) fn save(&self, meta: &SnapshotMeta, state: &[u8]) -> std::io::Result<()> {
+        let _in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
         let index = meta.last_log_id.map_or(0, |log_id| log_id.index);
         let path = self.directory.join(format!("{index:020}.snapshot"));
         let beside = self.directory.join("new");
@@ -72,7 +77,7 @@ impl Snapshots {
     fn files(&self) -> std::io::Result<Vec<PathBuf>> {
         let is_snapshot = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "snapshot");
         let entries = std::fs::read_dir(&self.directory)?.map(|entry| entry.map(|entry| entry.path()));
-        entries.filter(|path| path.as_ref().map_or(true, |path| is_snapshot(path))).collect()
+        entries.filter(|path| path.as_ref().map_or(true, is_snapshot)).collect()
     }
 
     /// The folder.

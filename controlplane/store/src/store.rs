@@ -32,6 +32,9 @@ const LEADER_PAUSE: Duration = Duration::from_millis(25);
 /// How long a question to the leader may take once it was sent.
 const FORWARD_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long Raft's threads may take to end when the store is closed.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+
 /// How long a new member may take to catch up.
 const CATCH_UP_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -143,7 +146,7 @@ impl Store {
         let members = [(self.leader.own.id, self.leader.own.clone())].into_iter().collect::<std::collections::BTreeMap<_, _>>();
         self.leader.raft.initialize(members).await.map_err(|error| refused(error.to_string()))?;
         // The first server's own id counts as given.
-        self.allocate_member_id().await.map(drop)
+        self.leader.propose(&Command::AllocateMember).await.map_err(|_| MembershipError::Unavailable).map(drop)
     }
 
     /// Whether this server is a member of a cluster, as far as its disk knows.
@@ -159,10 +162,14 @@ impl Store {
     /// # Errors
     /// [`MembershipError::Unavailable`].
     pub async fn allocate_member_id(&self) -> Result<u64, MembershipError> {
-        match self.leader.propose(&Command::AllocateMember).await {
-            Ok(Outcome::Member(id)) => Ok(id),
-            Ok(other) => Err(MembershipError::Refused(format!("the store answered {other:?}"))),
-            Err(_) => Err(MembershipError::Unavailable),
+        loop {
+            match self.leader.propose(&Command::AllocateMember).await {
+                // A first server that was killed while it was initialized has an id that the log does not know of.
+                Ok(Outcome::Member(id)) if self.members().iter().any(|member| member.id == id) => {}
+                Ok(Outcome::Member(id)) => return Ok(id),
+                Ok(other) => return Err(MembershipError::Refused(format!("the store answered {other:?}"))),
+                Err(_) => return Err(MembershipError::Unavailable),
+            }
         }
     }
 
@@ -192,6 +199,8 @@ impl Store {
     /// # Errors
     /// [`CommitError`]: only `Unknown` leaves open whether it was carried out.
     pub async fn commit(&self, transaction: Transaction) -> Result<Committed, CommitError> {
+        // Before it is proposed: what is too large must not reach the log.
+        transaction.check_size().map_err(|message| CommitError::TooLarge { message })?;
         match self.leader.propose(&Command::Transaction(transaction)).await? {
             Outcome::Committed { revision } => Ok(Committed { revision }),
             Outcome::Failed { precondition, current } => Err(CommitError::PreconditionFailed { index: precondition, current }),
@@ -277,7 +286,10 @@ impl Store {
         let _ = self.leader.raft.shutdown().await;
         self.leader.shared.close();
         let runtime = self.threads.lock().unwrap_or_else(PoisonError::into_inner).0.take();
-        drop(Threads(runtime));
+        if let Some(runtime) = runtime {
+            // It waits for what Raft still holds, so that the directory can be opened again when this returns.
+            let _ = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(CLOSE_DEADLINE)).await;
+        }
     }
 }
 
@@ -301,6 +313,7 @@ impl Leader {
                         let outcome = Outcome::decode(&outcome).map_err(|error| CommitError::Unknown { reason: error.to_string() })?;
                         Attempt::Done(outcome)
                     }
+                    Ok(ForwardReply::Refused(Refusal::Other(message))) => return Err(CommitError::TooLarge { message }),
                     Ok(ForwardReply::Unknown(reason)) => return Err(CommitError::Unknown { reason }),
                     Ok(_) | Err(Unsent::NotSent) => Attempt::Again,
                     Err(Unsent::Sent(reason)) => return Err(CommitError::Unknown { reason }),
@@ -317,7 +330,10 @@ impl Leader {
 
     /// Proposes here.
     async fn write(&self, command: bytes::Bytes) -> Result<Attempt<Outcome>, CommitError> {
-        match self.raft.client_write(Proposal(command)).await {
+        let written = tokio::time::timeout(FORWARD_DEADLINE, self.raft.client_write(Proposal(command))).await;
+        // A leader that is cut off would wait for ever: what it has appended may yet be carried out.
+        let Ok(written) = written else { return Err(CommitError::Unknown { reason: "no majority answered in time".to_string() }) };
+        match written {
             Ok(response) => Ok(Attempt::Done(response.data)),
             // The library refuses with it before it appends; an entry that it did append is answered, or lost with the leader.
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Ok(Attempt::Again),
@@ -349,7 +365,8 @@ impl Leader {
     }
 
     async fn own_read_index(&self) -> Option<u64> {
-        let (read, _) = self.raft.get_read_log_id(ReadPolicy::ReadIndex).await.ok()?;
+        let asked = tokio::time::timeout(LEADER_DEADLINE, self.raft.get_read_log_id(ReadPolicy::ReadIndex)).await;
+        let (read, _) = asked.ok()?.ok()?;
         Some(read.index() + 1)
     }
 
@@ -380,8 +397,8 @@ impl Leader {
         if self.raft.voter_ids().any(|voter| voter == id) {
             return Ok(());
         }
-        self.raft.add_learner(id, member, true).await.map_err(|error| refused(&error))?;
-        // The call above can answer before the learner has anything, so look at what it has.
+        self.raft.add_learner(id, member, false).await.map_err(|error| refused(&error))?;
+        // The call above answers before the learner has anything, so look at what it has.
         let caught_up = |metrics: &openraft::RaftMetrics<crate::raft::Types>| {
             let matched = metrics.replication.as_ref().and_then(|replication| replication.get(&id)?.as_ref().map(|log_id| log_id.index));
             matched.is_some_and(|matched| matched + CATCH_UP_LAG >= metrics.last_log_index.unwrap_or(0))
@@ -396,6 +413,10 @@ impl Leader {
     /// Answers what another server asks of the leader.
     pub(crate) async fn answer(&self, request: ForwardRequest) -> ForwardReply {
         match request {
+            // Nothing that could not be applied may reach the log, whoever sends it.
+            ForwardRequest::Write(command) if !acceptable(&command) => {
+                ForwardReply::Refused(Refusal::Other("the command cannot be read, or is too large".to_string()))
+            }
             ForwardRequest::Write(command) => match self.write(command).await {
                 Ok(Attempt::Done(outcome)) => ForwardReply::Outcome(outcome.encode()),
                 Ok(Attempt::Again) => ForwardReply::NotLeader,
@@ -471,6 +492,15 @@ enum Unsent {
     NotSent,
     /// It may have arrived.
     Sent(String),
+}
+
+/// Whether a command from another server may be proposed.
+fn acceptable(command: &[u8]) -> bool {
+    match Command::decode(command) {
+        Ok(Command::Transaction(transaction)) => transaction.check_size().is_ok(),
+        Ok(Command::AllocateMember) => true,
+        Err(_) => false,
+    }
 }
 
 fn leadership(metrics: &openraft::RaftMetrics<crate::raft::Types>) -> Leadership {
