@@ -159,8 +159,11 @@ fn requirement(part: &str) -> Result<Requirement, String> {
     build(key, operator, values.into_iter().map(str::to_owned).collect())
 }
 
+/// The parts of a requirement, not yet checked.
+type Parts<'a> = (&'a str, Operator, Vec<&'a str>);
+
 /// `key in (a, b)` and `key notin (a, b)`.
-fn set_requirement(part: &str) -> Result<Option<(&str, Operator, Vec<&str>)>, String> {
+fn set_requirement(part: &str) -> Result<Option<Parts<'_>>, String> {
     let Some((head, tail)) = part.split_once(|character: char| character.is_whitespace()) else { return Ok(None) };
     let tail = tail.trim();
     let (operator, list) = match (tail.strip_prefix("notin"), tail.strip_prefix("in")) {

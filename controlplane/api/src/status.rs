@@ -13,10 +13,10 @@ use crate::validation::FieldError;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    #[serde(default = "kind")]
-    kind: String,
-    #[serde(default = "api_version")]
-    api_version: String,
+    #[serde(default)]
+    kind: Kind,
+    #[serde(default)]
+    api_version: ApiVersion,
     /// The list metadata; only `continue` is ever set.
     #[serde(default)]
     pub metadata: ListMeta,
@@ -85,12 +85,19 @@ pub struct ListMeta {
     pub continue_token: String,
 }
 
-fn kind() -> String {
-    "Status".to_owned()
+/// The one kind there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+enum Kind {
+    #[default]
+    Status,
 }
 
-fn api_version() -> String {
-    "v1".to_owned()
+/// The one version there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+enum ApiVersion {
+    #[default]
+    #[serde(rename = "v1")]
+    V1,
 }
 
 /// `deployments.apps`, or `pods` for the core group.
@@ -101,8 +108,8 @@ fn qualified(group: &str, resource: &str) -> String {
 impl Status {
     fn failure(code: u16, reason: &str, message: impl Into<String>) -> Self {
         Self {
-            kind: kind(),
-            api_version: api_version(),
+            kind: Kind::Status,
+            api_version: ApiVersion::V1,
             metadata: ListMeta::default(),
             status: "Failure".to_owned(),
             message: message.into(),
@@ -197,6 +204,11 @@ impl Status {
     /// 415: a body of a type that we do not read.
     pub fn unsupported_media_type(message: impl Into<String>) -> Self {
         Self::failure(415, "UnsupportedMediaType", message)
+    }
+
+    /// 422: a patch that does not fit the object.
+    pub fn unprocessable(message: impl Into<String>) -> Self {
+        Self::failure(422, "Invalid", message)
     }
 
     /// 422: `Deployment.apps "web" is invalid: [a, b]`, a cause for each field.
