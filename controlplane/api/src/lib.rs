@@ -4,13 +4,18 @@
 //! Objects are `serde_json::Value`s, because a server must keep and patch what it was sent. Begin with
 //! [`resource::Resource`]: one row a resource, from which discovery, tables and verbs follow.
 
+pub mod decode;
 pub mod discovery;
 mod kinds;
 pub mod metadata;
 pub mod names;
+pub mod openapi;
+pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod rbac;
 pub mod resource;
+pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod subresource;
