@@ -1,0 +1,60 @@
+//! What is added to an object, or refused, by rules that its kind does not know: the built-in admission.
+//!
+//! Not here yet: quotas, limit ranges, priorities, webhooks. A pod's service-account token is not mounted, since no
+//! guest can use one so far; its service account is named and, unless it is `default`, must exist.
+
+mod escalation;
+mod namespace;
+mod node_restriction;
+mod pod;
+
+pub(crate) use namespace::living_namespace;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use shoal_api::Status;
+use shoal_api::rbac::Policy;
+use shoal_store::View;
+
+use crate::authentication::user::User;
+
+/// One write as admission sees it.
+pub(crate) struct Admission<'a> {
+    pub user: &'a User,
+    /// `core/pods`.
+    pub storage: &'a str,
+    pub subresource: Option<&'a str>,
+    pub namespace: Option<&'a str>,
+    pub name: &'a str,
+    pub view: &'a View,
+    /// The RBAC policy, while it can be read.
+    pub policy: Option<Arc<Policy>>,
+}
+
+/// Completes an object that is to be created, or refuses it.
+pub(crate) fn create(admission: &Admission<'_>, object: &mut Value) -> Result<(), Status> {
+    node_restriction::create(admission, object)?;
+    escalation::check(admission, object)?;
+    if admission.storage == "core/pods" && admission.subresource.is_none() {
+        pod::complete(admission, object)?;
+    }
+    Ok(())
+}
+
+/// Refuses a change that the user may not make.
+pub(crate) fn update(admission: &Admission<'_>, new: &Value, old: &Value) -> Result<(), Status> {
+    let same = ["rules", "aggregationRule", "roleRef", "subjects"].iter().all(|field| new.get(*field) == old.get(*field));
+    if !same {
+        escalation::check(admission, new)?;
+    }
+    node_restriction::update(admission, new, old)
+}
+
+/// Refuses a deletion that the user may not make, or that nobody may make.
+pub(crate) fn delete(admission: &Admission<'_>, old: &Value) -> Result<(), Status> {
+    if admission.storage == "core/namespaces" && ["default", "kube-system", "kube-public", "kube-node-lease"].contains(&admission.name) {
+        return Err(Status::forbidden("", "namespaces", admission.name, "this namespace may not be deleted"));
+    }
+    node_restriction::delete(admission, old)
+}

@@ -1,0 +1,54 @@
+//! Pods: the service account's name, and the tolerations that let a pod stay for a while on a node that is lost.
+
+use serde_json::{Value, json};
+use shoal_api::Status;
+
+use super::Admission;
+use crate::keys;
+
+/// How long a pod stays on a node that is not ready or not reachable, unless it says otherwise; as in Kubernetes.
+const TOLERATION_SECONDS: i64 = 300;
+
+/// Names the service account, and tolerates lost nodes for [`TOLERATION_SECONDS`].
+///
+/// # Errors
+/// 403 when the pod names a service account that does not exist.
+pub(super) fn complete(admission: &Admission<'_>, pod: &mut Value) -> Result<(), Status> {
+    let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
+    let account = ["serviceAccountName", "serviceAccount"]
+        .iter()
+        .find_map(|field| spec.get(*field).and_then(Value::as_str).filter(|name| !name.is_empty()))
+        .unwrap_or("default")
+        .to_owned();
+    if account != "default" && admission.view.get(&keys::object("core/serviceaccounts", admission.namespace, &account)).is_none() {
+        let namespace = admission.namespace.unwrap_or_default();
+        let message = format!("error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found");
+        return Err(Status::forbidden("", "pods", admission.name, &message));
+    }
+    spec.insert("serviceAccountName".to_owned(), account.clone().into());
+    spec.insert("serviceAccount".to_owned(), account.into());
+    if let Some(tolerations) = spec.entry("tolerations").or_insert_with(|| json!([])).as_array_mut() {
+        for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+            if !tolerations.iter().any(|toleration| tolerates_no_execute(toleration, key)) {
+                tolerations.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": TOLERATION_SECONDS}));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn tolerates_no_execute(toleration: &Value, key: &str) -> bool {
+    let text = |field: &str| toleration.get(field).and_then(Value::as_str).unwrap_or_default();
+    (text("key") == key || text("key").is_empty()) && matches!(text("effect"), "NoExecute" | "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_toleration_of_everything_counts() {
+        assert!(tolerates_no_execute(&json!({"operator": "Exists"}), "node.kubernetes.io/not-ready"));
+        assert!(!tolerates_no_execute(&json!({"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}), "node.kubernetes.io/not-ready"));
+    }
+}

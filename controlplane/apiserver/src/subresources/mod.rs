@@ -1,0 +1,36 @@
+//! What hangs below an object: one file for each subresource that is more than a part of the object.
+
+mod binding;
+mod eviction;
+mod log;
+mod node_proxy;
+mod scale;
+mod token;
+
+use http::{Method, Response};
+use shoal_api::Status;
+
+use crate::handler::{self, Call};
+use crate::verbs;
+use crate::verbs::update::Part;
+use crate::Body;
+
+/// Answers a request for a subresource.
+pub(crate) async fn answer(call: Call, subresource: &str, method: &Method, body: Body) -> Result<Response<Body>, Status> {
+    if call.resource.subresource(subresource).is_none() {
+        return Err(Status::path_not_found());
+    }
+    match (subresource, call.target.verb) {
+        ("status", "get") => verbs::get::answer(&call).await,
+        ("status", "update") => verbs::update::answer(&call, body, Part::Status).await,
+        ("status", "patch") => verbs::patch::answer(&call, body, Part::Status).await,
+        ("finalize", "update") => verbs::update::answer(&call, body, Part::Finalize).await,
+        ("scale", "get" | "update" | "patch") => scale::answer(&call, body).await,
+        ("binding", "create") => binding::answer(&call, body).await,
+        ("eviction", "create") => eviction::answer(&call, body).await,
+        ("token", "create") => token::answer(&call, body).await,
+        ("log", "get") => log::answer(&call).await,
+        ("proxy", _) if call.resource.plural == "nodes" => node_proxy::answer(&call, method, body).await,
+        _ => Err(handler::not_allowed(&call, method)),
+    }
+}

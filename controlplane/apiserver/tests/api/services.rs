@@ -1,0 +1,39 @@
+//! Cluster addresses and node ports: given once, kept, given back.
+
+use serde_json::json;
+
+use crate::support::*;
+
+#[tokio::test]
+async fn the_api_has_the_first_address() {
+    let api = Api::start().await;
+    let own = api.get(&format!("{SERVICES}/kubernetes")).await.json;
+    assert_eq!(own["spec"]["clusterIP"], "10.96.0.1");
+    let endpoints = api.get("/api/v1/namespaces/default/endpoints/kubernetes").await.json;
+    assert_eq!(endpoints["subsets"][0]["ports"][0]["port"], 6443);
+}
+
+#[tokio::test]
+async fn addresses_and_ports_are_unique_and_come_back() {
+    let api = Api::start().await;
+    let first = api.create(SERVICES, service("a", "NodePort")).await;
+    let second = api.create(SERVICES, service("b", "NodePort")).await;
+    assert_ne!(first["spec"]["clusterIP"], second["spec"]["clusterIP"]);
+    let port = first["spec"]["ports"][0]["nodePort"].as_u64().expect("a port");
+    assert!((30_000..=32_767).contains(&port));
+    assert_ne!(first["spec"]["ports"][0]["nodePort"], second["spec"]["ports"][0]["nodePort"]);
+
+    // Who sends neither keeps both.
+    let kept = api.put(&format!("{SERVICES}/a"), service("a", "NodePort")).await;
+    assert_eq!(kept.code, 200, "{}", kept.text);
+    assert_eq!(kept.json["spec"]["clusterIP"], first["spec"]["clusterIP"]);
+    assert_eq!(kept.json["spec"]["ports"][0]["nodePort"], port);
+
+    let mut greedy = service("c", "NodePort");
+    greedy["spec"]["ports"][0]["nodePort"] = json!(port);
+    let refused = api.post(SERVICES, greedy.clone()).await;
+    assert_eq!(refused.code, 422);
+    assert!(refused.text.contains("provided port is already allocated"), "{}", refused.text);
+    assert_eq!(api.delete(&format!("{SERVICES}/a")).await.code, 200);
+    assert_eq!(api.post(SERVICES, greedy).await.code, 201);
+}
