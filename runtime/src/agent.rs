@@ -139,6 +139,16 @@ impl Agent {
         self.context.uplink.is_connected()
     }
 
+    /// The network of this node.
+    pub fn network(&self) -> &Arc<Network> {
+        &self.context.network
+    }
+
+    #[cfg(test)]
+    pub(crate) fn pods(&self) -> &Pods {
+        &self.pods
+    }
+
     /// Where the QUIC endpoint for other workers listens.
     pub fn link_address(&self) -> SocketAddr {
         self.link_address

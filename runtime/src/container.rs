@@ -116,7 +116,6 @@ pub async fn start(
         log: Arc::clone(&log),
         memory_limit_bytes: limit(definition, "memory", |q| u64::try_from(q.bytes()).ok()),
         cpu_limit_millis: limit(definition, "cpu", |q| u32::try_from(q.millis()).ok()),
-        cpu_request_millis: request(definition, "cpu").and_then(|q| u32::try_from(q.millis()).ok()).unwrap_or(0),
         outbound: Arc::new(PodOutbound {
             namespace: spec::namespace(pod).to_owned(),
             allowed: AllowedHosts::of(pod),
@@ -124,7 +123,6 @@ pub async fn start(
             outside: context.outside.clone(),
         }),
         environment: variables.clone(),
-        address,
     };
     let started = prepared.program.start(grants)?;
     context.open_logs.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), Arc::clone(&log));
@@ -199,10 +197,6 @@ fn program_arguments(container: &Container, variables: &[(String, String)], prep
 fn limit<T>(container: &Container, resource: &str, read: impl Fn(Quantity) -> Option<T>) -> Option<T> {
     let quantity = container.resources.as_ref()?.limits.as_ref()?.get(resource)?.0.parse().ok()?;
     read(quantity)
-}
-
-fn request(container: &Container, resource: &str) -> Option<Quantity> {
-    container.resources.as_ref()?.requests.as_ref()?.get(resource)?.0.parse().ok()
 }
 
 /// How long the container sleeps before it is asked to stop.

@@ -1,23 +1,171 @@
-//! The engine and the image store behind [`Guests`].
+//! The engine and the image files behind [`Guests`].
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
 use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use shoal_engine::{Engine, EngineConfig, ExitReason, Kind, LogSink, Module, Outbound, OutboundError, Preopen};
+use shoal_network::Body;
 
 use crate::config::AgentConfig;
-use crate::guests::{Guests, ImageRequest, PrepareError, Prepared};
+use crate::guests::{Exit, Grants, GuestFunction, GuestProcess, Guests, ImageRequest, PrepareError, Prepared, Program, Started};
+use crate::image_files::ImageFiles;
+use crate::logs::{ContainerLog, Stream};
+use crate::outbound::{OutboundError as Refusal, PodOutbound};
 use crate::uplink::Uplink;
 
-/// The worker's engine.
-pub struct EngineGuests;
+/// How long a function may work on one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// How many requests one function works on at once.
+const CONCURRENCY: usize = 128;
+
+/// The worker's engine and its images.
+pub struct EngineGuests {
+    engine: Arc<Engine>,
+    images: ImageFiles,
+}
 
 impl EngineGuests {
-    /// Opens it.
-    pub fn open(_config: &AgentConfig, _uplink: Uplink) -> anyhow::Result<EngineGuests> {
-        anyhow::bail!("this build has no engine")
+    /// Opens both below the data directory.
+    ///
+    /// # Errors
+    /// With its context: the machine gives no address space, threads or folder.
+    pub fn open(config: &AgentConfig, uplink: Uplink) -> anyhow::Result<EngineGuests> {
+        let cache_dir = Some(config.data_dir.join("compiled"));
+        let engine = Engine::new(&EngineConfig { cache_dir, ..EngineConfig::default() }).context("starting the engine")?;
+        let images = ImageFiles::open(&config.data_dir.join("images"), uplink).context("opening the image files")?;
+        Ok(EngineGuests { engine, images })
+    }
+
+    async fn prepare_image(&self, image: ImageRequest) -> Result<Prepared, PrepareError> {
+        let found = self.images.get(&image).await?;
+        let path: PathBuf = found.path.clone();
+        let module = self.engine.load(&found.digest, move || std::fs::read(path)).await;
+        let module = module.map_err(|error| PrepareError { reason: "ErrImagePull", message: format!("{}: {error}", image.reference) })?;
+        let program = Loaded { module };
+        Ok(Prepared { image_id: found.image_id, was_fetched: found.was_fetched, size_bytes: found.size_bytes, program: Arc::new(program) })
     }
 }
 
 impl Guests for EngineGuests {
     fn prepare(&self, image: ImageRequest) -> BoxFuture<'_, Result<Prepared, PrepareError>> {
-        Box::pin(async move { Err(PrepareError { reason: "ErrImagePull", message: format!("no engine for {}", image.reference) }) })
+        Box::pin(self.prepare_image(image))
+    }
+}
+
+struct Loaded {
+    module: Arc<Module>,
+}
+
+impl Program for Loaded {
+    fn start(&self, grants: Grants) -> Result<Started, String> {
+        let kind = self.module.kind();
+        let grants = engine_grants(grants);
+        match kind {
+            Kind::Function => {
+                let function = self.module.function(grants).map_err(|error| error.to_string())?;
+                Ok(Started::Function(Arc::new(Function(function))))
+            }
+            Kind::Process => {
+                let process = self.module.start(&grants).map_err(|error| error.to_string())?;
+                Ok(Started::Process(Box::new(Process(process))))
+            }
+        }
+    }
+
+    fn entrypoint(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn environment(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+}
+
+fn engine_grants(grants: Grants) -> shoal_engine::Grants {
+    let preopen = |mount: crate::mount::Mount| Preopen { host: mount.host, guest: mount.guest, read_only: mount.is_read_only };
+    shoal_engine::Grants {
+        arguments: grants.arguments,
+        environment: grants.environment,
+        preopens: grants.mounts.into_iter().map(preopen).collect(),
+        working_directory: grants.working_directory,
+        stdout: Arc::new(Sink(Arc::clone(&grants.log), Stream::Stdout)),
+        stderr: Arc::new(Sink(grants.log, Stream::Stderr)),
+        memory_limit_bytes: grants.memory_limit_bytes,
+        cpu_limit_millis: grants.cpu_limit_millis,
+        outbound: Arc::new(Route(grants.outbound)),
+        request_timeout: REQUEST_TIMEOUT,
+        concurrency: CONCURRENCY,
+    }
+}
+
+struct Sink(Arc<ContainerLog>, Stream);
+
+impl LogSink for Sink {
+    fn write(&self, bytes: &[u8]) {
+        self.0.write(self.1, bytes);
+    }
+}
+
+struct Route(Arc<PodOutbound>);
+
+impl Outbound for Route {
+    fn send(&self, request: Request<Body>) -> BoxFuture<'static, Result<Response<Body>, OutboundError>> {
+        let outbound = Arc::clone(&self.0);
+        Box::pin(async move {
+            outbound.route(request).await.map_err(|error| match error {
+                Refusal::Denied(_) => OutboundError::Denied,
+                Refusal::NameNotFound(_) => OutboundError::NotFound,
+                Refusal::Refused(_) => OutboundError::Refused,
+                Refusal::Invalid(_) | Refusal::Broken(_) => OutboundError::Other(error.to_string()),
+            })
+        })
+    }
+}
+
+struct Function(shoal_engine::Function);
+
+impl GuestFunction for Function {
+    fn call(&self, request: Request<Body>) -> BoxFuture<'_, Response<Body>> {
+        Box::pin(self.0.call(request))
+    }
+
+    fn kill(&self) {
+        self.0.kill();
+    }
+}
+
+struct Process(shoal_engine::Process);
+
+impl GuestProcess for Process {
+    fn wait(&mut self) -> BoxFuture<'_, Exit> {
+        Box::pin(async move {
+            let exit = self.0.wait().await;
+            let (reason, message) = match exit.reason {
+                ExitReason::Exited if exit.code == 0 => ("Completed", None),
+                ExitReason::Exited | ExitReason::Killed => ("Error", None),
+                ExitReason::OutOfMemory => ("OOMKilled", None),
+                ExitReason::Trap(text) => ("Error", Some(text)),
+            };
+            Exit { code: exit.code, reason, message }
+        })
+    }
+
+    /// A guest has no way to hear of it yet.
+    fn ask_stop(&mut self) -> bool {
+        false
+    }
+
+    fn kill(&mut self) {
+        self.0.kill();
+    }
+
+    /// Guests have no sockets yet.
+    fn local_port(&self, _port: u16) -> Option<SocketAddr> {
+        None
     }
 }

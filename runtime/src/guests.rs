@@ -92,12 +92,8 @@ pub struct Grants {
     pub memory_limit_bytes: Option<u64>,
     /// Thousandths of a core; none means no limit.
     pub cpu_limit_millis: Option<u32>,
-    /// The share of a busy machine.
-    pub cpu_request_millis: u32,
     /// Where its requests go.
     pub outbound: Arc<PodOutbound>,
-    /// The pod's address.
-    pub address: Option<std::net::IpAddr>,
 }
 
 /// What runs.

@@ -64,7 +64,7 @@ async fn answer(context: Arc<Context>, pods: Arc<Pods>, request: Request<Body>) 
 }
 
 fn stats(context: &Context, pods: &Pods) -> serde_json::Value {
-    json!({"node": context.config.node_name, "pods": pods.list().len(), "isConnected": context.uplink.is_connected()})
+    json!({"node": context.config.node_name, "pods": pods.running(), "isConnected": context.uplink.is_connected()})
 }
 
 type Refusal = (StatusCode, &'static str, String);

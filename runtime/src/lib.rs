@@ -6,6 +6,8 @@
 
 mod addresses;
 mod agent;
+#[cfg(test)]
+mod agent_tests;
 mod cluster_table;
 mod config;
 mod container;
@@ -15,6 +17,7 @@ mod events;
 mod follow;
 mod function_target;
 mod guests;
+mod image_files;
 mod join;
 mod keeper;
 mod kubelet_api;

@@ -24,7 +24,7 @@ impl Pods {
             context.addresses.lock().unwrap_or_else(PoisonError::into_inner).keep(address, &uid);
         }
         let pod = Arc::new(record.pod.clone());
-        let handle = worker::spawn(context, pod, Some(record));
+        let handle = worker::spawn(context, &pod, Some(record));
         self.lock().insert(uid, handle);
     }
 
@@ -40,7 +40,7 @@ impl Pods {
                     Some(worker) => update(worker, pod),
                     None if uid.is_empty() => {}
                     None => {
-                        workers.insert(uid.to_owned(), worker::spawn(context, Arc::clone(pod), None));
+                        workers.insert(uid.to_owned(), worker::spawn(context, pod, None));
                     }
                 }
             }
@@ -66,7 +66,12 @@ impl Pods {
 
     /// The pods as they were seen last.
     pub fn list(&self) -> Vec<Arc<Pod>> {
-        self.lock().values().map(|worker| Arc::clone(&worker.pod.borrow())).collect()
+        self.lock().values().filter(|w| !w.messages.is_closed()).map(|worker| Arc::clone(&worker.pod.borrow())).collect()
+    }
+
+    /// How many workers are at work.
+    pub fn running(&self) -> usize {
+        self.lock().values().filter(|worker| !worker.messages.is_closed()).count()
     }
 
     /// A pod by its name.

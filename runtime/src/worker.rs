@@ -48,11 +48,11 @@ pub struct WorkerHandle {
 }
 
 /// Starts a worker for a pod that is new (`record` is `None`) or was kept on disk.
-pub fn spawn(context: &Arc<Context>, pod: Arc<Pod>, record: Option<PodRecord>) -> WorkerHandle {
-    let (pod_sender, pods) = watch::channel(Arc::clone(&pod));
+pub fn spawn(context: &Arc<Context>, pod: &Arc<Pod>, record: Option<PodRecord>) -> WorkerHandle {
+    let (pod_sender, pods) = watch::channel(Arc::clone(pod));
     let (messages, inbox) = mpsc::channel(HAPPENING_QUEUE);
     let handle = WorkerHandle { pod: pod_sender, messages: messages.clone() };
-    let worker = Worker::new(Arc::clone(context), &pod, record, messages);
+    let worker = Worker::new(Arc::clone(context), pod, record, messages);
     context.tasks.spawn("pod worker", worker.work(pods, inbox));
     handle
 }

@@ -1,0 +1,347 @@
+//! The agent against an API in memory and guests that are doubles: what it reports, and that it goes on without the API.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use shoal_client::{Body, Transport, TransportError, bytes_body};
+use shoal_link::ca::{CertificateAuthority, Subject};
+use shoal_link::{Endpoint, IdentitySource, PeerIdentity, Pool};
+use tokio::sync::{Notify, watch};
+
+use crate::agent::{Agent, Parts};
+use crate::config::AgentConfig;
+use crate::guests::{Exit, Grants, GuestFunction, GuestProcess, Guests, ImageRequest, PrepareError, Prepared, Program, Started};
+use crate::local_store::LocalStore;
+use crate::uplink::Uplink;
+
+/// An API that keeps objects by path, merges patches, and tells watchers of every change.
+#[derive(Clone, Default)]
+struct Api {
+    objects: Arc<Mutex<BTreeMap<String, Value>>>,
+    changes: Arc<watch::Sender<Vec<(String, Value)>>>,
+    is_down: Arc<AtomicBool>,
+}
+
+impl Api {
+    fn put(&self, path: &str, mut object: Value) -> Value {
+        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        self.changes.send_modify(|changes| {
+            object["metadata"]["resourceVersion"] = json!((changes.len() + 2).to_string());
+            changes.push((path.to_owned(), json!({"type": "MODIFIED", "object": object})));
+        });
+        objects.insert(path.to_owned(), object.clone());
+        object
+    }
+
+    fn remove(&self, path: &str) -> Option<Value> {
+        let mut gone = self.objects.lock().unwrap_or_else(PoisonError::into_inner).remove(path)?;
+        self.changes.send_modify(|changes| {
+            gone["metadata"]["resourceVersion"] = json!((changes.len() + 2).to_string());
+            changes.push((path.to_owned(), json!({"type": "DELETED", "object": gone})));
+        });
+        Some(gone)
+    }
+
+    fn get(&self, path: &str) -> Option<Value> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
+    }
+
+    /// Waits until the object at `path` (null if it is gone) is as wanted.
+    async fn until(&self, path: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        let mut changes = self.changes.subscribe();
+        loop {
+            let object = self.get(path).unwrap_or_default();
+            if is_it(&object) {
+                return object;
+            }
+            changes.changed().await.expect("the API lives");
+        }
+    }
+
+    fn list(&self, collection: &str) -> Value {
+        let objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        let items: Vec<&Value> = objects.iter().filter(|(path, _)| is_in(path, collection)).map(|(_, object)| object).collect();
+        json!({"metadata": {"resourceVersion": (self.changes.borrow().len() + 1).to_string()}, "items": items})
+    }
+
+    fn watch(&self, collection: &str, query: &str) -> Body {
+        let from = query.split('&').find_map(|p| p.strip_prefix("resourceVersion=")?.parse::<usize>().ok()).unwrap_or(1) - 1;
+        let state = (self.changes.subscribe(), from, collection.to_owned());
+        let frames = futures_util::stream::unfold(state, |(mut changes, mut next, collection)| async move {
+            loop {
+                let known = changes.borrow_and_update().clone();
+                while let Some((path, event)) = known.get(next) {
+                    next += 1;
+                    if is_in(path, &collection) {
+                        let frame = http_body::Frame::data(Bytes::from(format!("{event}\n")));
+                        return Some((Ok(frame), (changes, next, collection)));
+                    }
+                }
+                changes.changed().await.ok()?;
+            }
+        });
+        BodyExt::boxed(http_body_util::StreamBody::new(frames))
+    }
+
+    async fn answer(self, request: Request<Body>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let (path, query) = (parts.uri.path().to_owned(), parts.uri.query().unwrap_or_default().to_owned());
+        if parts.method == Method::GET {
+            return if query.contains("watch=") {
+                Response::new(self.watch(&path, &query))
+            } else if query.contains("limit=") {
+                answer(StatusCode::OK, &self.list(&path))
+            } else {
+                self.get(&path).map_or_else(missing, |object| answer(StatusCode::OK, &object))
+            };
+        }
+        let body = body.collect().await.expect("a body").to_bytes();
+        let sent: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let whole = path.strip_suffix("/status").unwrap_or(&path).to_owned();
+        match parts.method {
+            Method::POST => {
+                let path = format!("{path}/{}", sent["metadata"]["name"].as_str().unwrap_or_default());
+                answer(StatusCode::CREATED, &self.put(&path, sent))
+            }
+            Method::PATCH => match self.get(&whole) {
+                Some(mut object) => {
+                    merge(&mut object, &sent);
+                    answer(StatusCode::OK, &self.put(&whole, object))
+                }
+                None => missing(),
+            },
+            _ => self.remove(&whole).map_or_else(missing, |object| answer(StatusCode::OK, &object)),
+        }
+    }
+}
+
+/// Whether an object's path is of a collection, in whichever namespace.
+fn is_in(path: &str, collection: &str) -> bool {
+    let plural = collection.rsplit('/').next().unwrap_or_default();
+    path.rsplit('/').nth(1) == Some(plural)
+}
+
+fn merge(object: &mut Value, patch: &Value) {
+    let Some(fields) = patch.as_object() else {
+        *object = patch.clone();
+        return;
+    };
+    for (name, value) in fields {
+        if value.is_null() {
+            object.as_object_mut().map(|o| o.remove(name));
+        } else {
+            merge(&mut object[name.as_str()], value);
+        }
+    }
+}
+
+fn answer(status: StatusCode, value: &Value) -> Response<Body> {
+    let mut response = Response::new(bytes_body(value.to_string()));
+    *response.status_mut() = status;
+    response
+}
+
+fn missing() -> Response<Body> {
+    answer(StatusCode::NOT_FOUND, &json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "message": "not found", "code": 404}))
+}
+
+impl Transport for Api {
+    fn send(&self, request: Request<Body>) -> BoxFuture<'static, Result<Response<Body>, TransportError>> {
+        let api = self.clone();
+        Box::pin(async move {
+            if api.is_down.load(Ordering::SeqCst) {
+                return Err(TransportError::Unreachable("the test says so".to_owned()));
+            }
+            Ok(api.answer(request).await)
+        })
+    }
+}
+
+/// Guests by image: `hello` is a function, `once:N` a process that prints and exits with N, anything else is unknown.
+struct Doubles;
+
+impl Guests for Doubles {
+    fn prepare(&self, image: ImageRequest) -> BoxFuture<'_, Result<Prepared, PrepareError>> {
+        Box::pin(async move {
+            if !image.reference.starts_with("hello") && !image.reference.starts_with("once") {
+                return Err(PrepareError { reason: "ErrImagePull", message: format!("{} does not exist", image.reference) });
+            }
+            let image_id = format!("{}@sha256:0", image.reference);
+            Ok(Prepared { image_id, was_fetched: true, size_bytes: 1, program: Arc::new(Double(image.reference)) })
+        })
+    }
+}
+
+struct Double(String);
+
+impl Program for Double {
+    fn start(&self, grants: Grants) -> Result<Started, String> {
+        if let Some((_, code)) = self.0.split_once("once:") {
+            grants.log.write(crate::logs::Stream::Stdout, b"done\n");
+            let exit = Exit { code: code.parse().unwrap_or(1), reason: if code == "0" { "Completed" } else { "Error" }, message: None };
+            return Ok(Started::Process(Box::new(Once(exit))));
+        }
+        let greeting = grants.environment.iter().find(|(name, _)| name == "GREETING").map(|(_, value)| value.clone());
+        Ok(Started::Function(Arc::new(Hello { greeting: greeting.unwrap_or_default(), killed: Notify::new() })))
+    }
+
+    fn entrypoint(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn environment(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+}
+
+struct Hello {
+    greeting: String,
+    killed: Notify,
+}
+
+impl GuestFunction for Hello {
+    fn call(&self, _request: Request<Body>) -> BoxFuture<'_, Response<Body>> {
+        let text = self.greeting.clone();
+        Box::pin(async move { Response::new(bytes_body(text)) })
+    }
+
+    fn kill(&self) {
+        self.killed.notify_waiters();
+    }
+}
+
+struct Once(Exit);
+
+impl GuestProcess for Once {
+    fn wait(&mut self) -> BoxFuture<'_, Exit> {
+        let exit = self.0.clone();
+        Box::pin(async move { exit })
+    }
+
+    fn ask_stop(&mut self) -> bool {
+        false
+    }
+
+    fn kill(&mut self) {}
+
+    fn local_port(&self, _port: u16) -> Option<SocketAddr> {
+        None
+    }
+}
+
+async fn agent(directory: &std::path::Path, api: &Api) -> Agent {
+    shoal_link::install_crypto();
+    let config = AgentConfig { node_name: "w1".into(), data_dir: directory.to_owned(), node_address: [127, 0, 0, 1].into(), ..AgentConfig::default() };
+    let store = LocalStore::open(&directory.join("store")).expect("store");
+    let ca = CertificateAuthority::create("test").expect("a CA");
+    let subject = Subject {
+        identity: PeerIdentity { common_name: "system:node:w1".into(), organizations: vec![shoal_link::NODES.into()] },
+        member: true,
+        names: Vec::new(),
+        addresses: vec![[127, 0, 0, 1].into()],
+        validity: std::time::Duration::from_secs(3_600),
+    };
+    let identity = IdentitySource::new(ca.issue(&subject).expect("an identity"));
+    let endpoint = Endpoint::bind(SocketAddr::from(([127, 0, 0, 1], 0)), &identity).expect("endpoint");
+    let link_address = endpoint.local_address().expect("address");
+    let parts = Parts {
+        transport: Some(Arc::new(api.clone())),
+        guests: Arc::new(Doubles),
+        uplink: Uplink::new(Vec::new()),
+        pool: Pool::new(endpoint),
+        link_address,
+        store,
+    };
+    Agent::assemble(config.completed(), parts).await
+}
+
+fn pod(name: &str, image: &str, policy: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}")},
+        "spec": {"nodeName": "w1", "restartPolicy": policy, "containers": [{"name": "c", "image": image, "ports": [{"containerPort": 80}], "env": [{"name": "GREETING", "value": "hi"}]}]}})
+}
+
+fn path(name: &str) -> String {
+    format!("/api/v1/namespaces/default/pods/{name}")
+}
+
+fn is_ready(pod: &Value) -> bool {
+    pod["status"]["conditions"].as_array().into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
+}
+
+async fn call(agent: &Agent, pod: &Value) -> Bytes {
+    let address: SocketAddr = format!("{}:80", pod["status"]["podIP"].as_str().expect("an address")).parse().expect("an address");
+    let request = Request::get("/").body(shoal_client::empty_body()).expect("a request");
+    let response = agent.network().call_pod(address, request).await.unwrap_or_else(|error| error.response());
+    response.into_body().collect().await.expect("a body").to_bytes()
+}
+
+fn agent_has_pods(agent: &Agent) -> bool {
+    agent.pods().running() > 0
+}
+
+#[tokio::test]
+async fn a_pod_becomes_ready_answers_and_goes_when_it_is_deleted() {
+    let (directory, api) = (tempfile::tempdir().expect("directory"), Api::default());
+    let agent = agent(directory.path(), &api).await;
+    api.put(&path("web"), pod("web", "hello:1", "Always"));
+    let ready = api.until(&path("web"), is_ready).await;
+    assert_eq!(ready["status"]["containerStatuses"][0]["imageID"], "hello:1@sha256:0");
+    assert_eq!(call(&agent, &ready).await, "hi");
+    let mut deleted = ready;
+    deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    deleted["metadata"]["deletionGracePeriodSeconds"] = json!(30);
+    api.put(&path("web"), deleted);
+    api.until(&path("web"), Value::is_null).await;
+    agent.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_ends_bad_or_cannot_run_says_why() {
+    let (directory, api) = (tempfile::tempdir().expect("directory"), Api::default());
+    let agent = agent(directory.path(), &api).await;
+    api.put(&path("batch"), pod("batch", "once:0", "Never"));
+    api.put(&path("crash"), pod("crash", "once:3", "Always"));
+    api.put(&path("none"), pod("none", "nobody:1", "Always"));
+    let mut host = pod("host", "hello:1", "Always");
+    host["spec"]["hostNetwork"] = json!(true);
+    api.put(&path("host"), host);
+    let batch = api.until(&path("batch"), |p| p["status"]["phase"] == "Succeeded").await;
+    assert_eq!(batch["status"]["containerStatuses"][0]["state"]["terminated"]["reason"], "Completed");
+    let waiting = |p: &Value| p["status"]["containerStatuses"][0]["state"]["waiting"]["reason"].clone();
+    let crash = api.until(&path("crash"), |p| waiting(p) == "CrashLoopBackOff").await;
+    assert_eq!(crash["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 3);
+    api.until(&path("none"), |p| waiting(p) == "ErrImagePull").await;
+    let refused = api.until(&path("host"), |p| p["status"]["phase"] == "Failed").await;
+    assert_eq!((refused["status"]["reason"].as_str(), refused["status"]["message"].as_str().map(|m| m.starts_with("spec.hostNetwork"))), (Some("UnsupportedPodSpec"), Some(true)));
+    agent.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_restarts_without_an_api_starts_its_pods() {
+    let (directory, api) = (tempfile::tempdir().expect("directory"), Api::default());
+    let first = agent(directory.path(), &api).await;
+    api.put(&path("web"), pod("web", "hello:1", "Always"));
+    let ready = api.until(&path("web"), is_ready).await;
+    first.shutdown().await;
+    api.is_down.store(true, Ordering::SeqCst);
+    let second = agent(directory.path(), &api).await;
+    let mut answer = call(&second, &ready).await;
+    while answer != "hi" {
+        tokio::task::yield_now().await;
+        answer = call(&second, &ready).await;
+    }
+    // The pod was deleted meanwhile: it stops when the API is back.
+    api.remove(&path("web"));
+    api.is_down.store(false, Ordering::SeqCst);
+    while agent_has_pods(&second) {
+        tokio::task::yield_now().await;
+    }
+    second.shutdown().await;
+}
