@@ -1,1 +1,27 @@
-//! shoal-controlplane.
+//! One control-plane server, put together: its identity, its store, its API, its links, and the loops while it leads.
+//!
+//! Nothing is decided here about pods or objects; this crate only connects the parts. Read `server` first: what starts in
+//! which order, and what stops in which.
+
+mod admission;
+mod catalog;
+mod config;
+mod data_dir;
+mod founding;
+mod internal;
+mod leadership;
+mod limits;
+mod link_service;
+mod local_transport;
+mod loops;
+mod peers;
+mod place;
+mod registry_peers;
+mod route;
+mod server;
+mod tokens;
+mod workers;
+
+pub use config::{ConfigFile, DEFAULT_PORT, Join, Profile, ServerConfig};
+pub use server::Server;
+pub use shoal_link::token::{JoinRole, JoinToken};

@@ -48,6 +48,21 @@ impl Tasks {
         self.tracker.spawn(work.instrument(tracing::info_span!("task", name)));
     }
 
+    /// Spawns work that is not cut off when the tasks are to end, but told so by the token it is given, and waited for.
+    pub fn spawn_draining<F, R>(&self, name: &'static str, work: F)
+    where
+        F: FnOnce(CancellationToken) -> R,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        let work = AssertUnwindSafe(work(self.stop.clone())).catch_unwind();
+        let work = async move {
+            if work.await.is_err() {
+                tracing::error!(task = name, "a task panicked and is over");
+            }
+        };
+        self.tracker.spawn(work.instrument(tracing::info_span!("task", name)));
+    }
+
     /// Spawns `work` without which the process is of no use: when it ends or panics before the others are to end,
     /// [`Tasks::failed`] is cancelled, and the process should stop.
     pub fn spawn_essential(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {

@@ -46,13 +46,18 @@ impl JoinToken {
 
     /// What the cluster keeps of the secret.
     pub fn secret_hash(&self) -> String {
-        hex::encode(Sha256::digest(self.secret.as_bytes()))
+        secret_hash(&self.secret)
     }
 
     /// Whether `hash`, which the cluster kept, is of this token's secret. How long the comparison takes tells about hashes only.
     pub fn matches(&self, hash: &str) -> bool {
         self.secret_hash() == hash
     }
+}
+
+/// What the cluster keeps of a secret.
+pub fn secret_hash(secret: &str) -> String {
+    hex::encode(Sha256::digest(secret.as_bytes()))
 }
 
 /// The fingerprint by which tokens pin a CA.

@@ -18,11 +18,11 @@ mod upload;
 use std::sync::Arc;
 
 use http::{Method, Request, Response};
-use shoal_images::blobs::BlobStore;
 use shoal_link::http::Body;
 
 pub use catalog::{Catalog, CatalogError};
 pub use peers::{Copies, NoPeers, Peers};
+pub use shoal_images::blobs::BlobStore;
 
 use error::Problem;
 use route::Route;

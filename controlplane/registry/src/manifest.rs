@@ -53,7 +53,9 @@ impl Registry {
 
     async fn store_manifest(&self, name: &str, reference: &str, request: Request<Body>) -> Result<Response<Body>, Problem> {
         let said = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_string);
-        let document = Limited::new(request.into_body(), limits::MANIFEST_BYTES).collect().await;
+        // Boxed, or the future that holds it could not be sent to another thread.
+        let document: Body = Limited::new(request.into_body(), limits::MANIFEST_BYTES).boxed();
+        let document = document.collect().await;
         let document = document
             .map_err(|_| Problem::too_large(format!("a manifest may have {} bytes at most", limits::MANIFEST_BYTES)))?
             .to_bytes();

@@ -1,0 +1,36 @@
+//! Every deadline of a server, with its unit.
+
+use std::time::Duration;
+
+/// How long another server may take to say whether a worker is connected to it.
+pub const FIND_NODE: Duration = Duration::from_secs(2);
+
+/// How long another server may take to begin sending a blob.
+pub const FETCH_BLOB: Duration = Duration::from_secs(10);
+
+/// How long another server may take to store a blob.
+pub const STORE_BLOB: Duration = Duration::from_secs(300);
+
+/// How long the loops may take to end when leadership is lost or the server stops.
+pub const STOP_LOOPS: Duration = Duration::from_secs(5);
+
+/// How long open requests may go on when the server stops.
+pub const DRAIN: Duration = Duration::from_secs(10);
+
+/// How long a member of the cluster may take to answer that a new one was added.
+pub const ADMIT: Duration = Duration::from_secs(120);
+
+/// The wait before something between servers is tried again.
+pub const RETRY: Duration = Duration::from_millis(500);
+
+/// How often the connections to the other servers are looked at, so that an election finds them made.
+pub const KEEP_CONNECTED: Duration = Duration::from_secs(1);
+
+/// The largest body of a request of our own API, in bytes.
+pub const BODY: usize = 64 * 1024;
+
+/// How long a token is valid when its maker says nothing else.
+pub const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// How many requests may be open on one connection of a peer.
+pub const PEER_STREAMS: usize = 4096;
