@@ -1,1 +1,25 @@
-//! shoal-engine.
+//! Runs one WebAssembly program within limits: an HTTP function, an instance per request, or a process to its exit.
+//!
+//! It knows no Kubernetes: it is given a module, [`Grants`], and nothing else, and a guest has what the grants name and nothing
+//! else. Guests run on threads of their own, so that a busy one never delays whoever embeds the engine. Start with `engine`
+//! and `module`; `memory` and `cpu` are the limits, `function` and `process` the two ways to run.
+
+mod cache;
+mod cpu;
+mod engine;
+mod error;
+mod function;
+mod grants;
+mod host;
+mod hooks;
+mod memory;
+mod module;
+mod output;
+mod process;
+
+pub use engine::{Engine, EngineConfig};
+pub use error::{LoadError, StartError};
+pub use function::Function;
+pub use grants::{Body, BoxError, Grants, LogSink, NoOutbound, Outbound, OutboundError, Preopen};
+pub use module::{Kind, Module};
+pub use process::{Exit, ExitReason, Process};

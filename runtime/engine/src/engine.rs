@@ -1,0 +1,179 @@
+//! The engine: two of wasmtime's behind one face (slots for functions, plain allocation for processes), and the guests' threads.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use wasmtime::component::Linker as ComponentLinker;
+use wasmtime::{Config, InstanceAllocationStrategy, Linker as CoreLinker, PoolingAllocationConfig};
+
+use crate::cache::Cache;
+use crate::cpu::Ticker;
+use crate::error::LoadError;
+use crate::host::{CoreHost, Host};
+use crate::module::Module;
+
+/// How large the engine is.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// How many instances of functions may be there at once, over all functions.
+    pub function_instances: u32,
+    /// Where compiled code is kept; none compiles every time.
+    pub cache_dir: Option<PathBuf>,
+    /// How many threads run guests; 0 is one for each processor.
+    pub threads: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { function_instances: 512, cache_dir: None, threads: 0 }
+    }
+}
+
+/// Compiles, keeps and runs modules. Dropping it ends every guest.
+pub struct Engine {
+    pub(crate) pooled: wasmtime::Engine,
+    pub(crate) plain: wasmtime::Engine,
+    pub(crate) function_linker: ComponentLinker<Host>,
+    pub(crate) process_linker: ComponentLinker<Host>,
+    pub(crate) core_linker: CoreLinker<CoreHost>,
+    pub(crate) cache: Option<Cache>,
+    pub(crate) ticker: Arc<Ticker>,
+    guests: Option<tokio::runtime::Runtime>,
+    loaded: Mutex<HashMap<String, Weak<Module>>>,
+    loading: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+impl Engine {
+    /// An engine with its threads.
+    ///
+    /// # Errors
+    /// [`LoadError::Machine`]: the system gives no address space, threads or folder.
+    pub fn new(config: &EngineConfig) -> Result<Arc<Self>, LoadError> {
+        let machine = |doing: &str, error: &dyn std::fmt::Display| LoadError::Machine { doing: doing.to_string(), reason: error.to_string() };
+        let pooled = wasmtime::Engine::new(&pooled(config)).map_err(|error| machine("reserve slots for functions", &format!("{error:#}")))?;
+        let plain = wasmtime::Engine::new(&common()).map_err(|error| machine("make an engine", &error))?;
+        let cache = match &config.cache_dir {
+            None => None,
+            Some(directory) => {
+                let opened = Cache::open(directory, &plain);
+                Some(opened.map_err(|error| machine(&format!("open the folder of compiled code {}", directory.display()), &error))?)
+            }
+        };
+        let threads = match config.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let guests = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name("guest")
+            .enable_all()
+            .build()
+            .map_err(|error| machine("start threads for guests", &error))?;
+        let ticker = Ticker::start(vec![pooled.weak(), plain.weak()]).map_err(|error| machine("start a thread", &error))?;
+        Ok(Arc::new(Self {
+            function_linker: component_linker(&pooled).map_err(|error| machine("link WASI", &error))?,
+            process_linker: component_linker(&plain).map_err(|error| machine("link WASI", &error))?,
+            core_linker: core_linker(&plain).map_err(|error| machine("link WASI", &error))?,
+            pooled,
+            plain,
+            cache,
+            ticker,
+            guests: Some(guests),
+            loaded: Mutex::default(),
+            loading: Mutex::default(),
+        }))
+    }
+
+    /// The module with this digest (any text that stands for its bytes), compiled at most once: in memory, from the folder of compiled
+    /// code, or from `wasm`, which is read only then. Compiling takes a thread of its own.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub async fn load(
+        self: &Arc<Self>,
+        digest: &str,
+        wasm: impl FnOnce() -> std::io::Result<Vec<u8>> + Send + 'static,
+    ) -> Result<Arc<Module>, LoadError> {
+        let turn = {
+            let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+            loading.retain(|_, turn| turn.strong_count() > 0);
+            let existing = loading.get(digest).and_then(Weak::upgrade);
+            let turn = existing.unwrap_or_default();
+            loading.insert(digest.to_string(), Arc::downgrade(&turn));
+            turn
+        };
+        let _one_at_a_time = turn.lock().await;
+        if let Some(module) = self.loaded(digest) {
+            return Ok(module);
+        }
+        let (engine, name) = (self.clone(), digest.to_string());
+        let module = tokio::task::spawn_blocking(move || Module::load(&engine, &name, wasm)).await;
+        let module = module.map_err(|error| LoadError::Machine { doing: "compile".to_string(), reason: error.to_string() })??;
+        let module = Arc::new(module);
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.retain(|_, module| module.strong_count() > 0);
+        loaded.insert(digest.to_string(), Arc::downgrade(&module));
+        Ok(module)
+    }
+
+    fn loaded(&self, digest: &str) -> Option<Arc<Module>> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(digest).and_then(Weak::upgrade)
+    }
+
+    /// The threads on which guests run.
+    pub(crate) fn guests(&self) -> &tokio::runtime::Handle {
+        self.guests.as_ref().expect("the threads end with the engine").handle()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(guests) = self.guests.take() {
+            guests.shutdown_background();
+        }
+    }
+}
+
+/// What both engines have in common; compiled code fits both.
+fn common() -> Config {
+    let mut config = Config::new();
+    config.epoch_interruption(true);
+    config.memory_init_cow(true);
+    config.wasm_component_model(true);
+    // A stack for each running guest: its own code's share, and what host functions need beside it.
+    config.max_wasm_stack(512 << 10);
+    config.async_stack_size(1 << 20);
+    config
+}
+
+fn pooled(config: &EngineConfig) -> Config {
+    let instances = config.function_instances;
+    let mut pool = PoolingAllocationConfig::default();
+    // A component of a few core modules each, as Rust's and most others' are.
+    pool.total_component_instances(instances)
+        .total_core_instances(instances * 4)
+        .total_memories(instances)
+        .total_tables(instances * 2)
+        .total_stacks(instances)
+        .max_memories_per_component(4)
+        .max_tables_per_component(16)
+        .table_elements(100_000)
+        .max_unused_warm_slots(64);
+    let mut pooled = common();
+    pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    pooled
+}
+
+fn component_linker(engine: &wasmtime::Engine) -> wasmtime::Result<ComponentLinker<Host>> {
+    let mut linker = ComponentLinker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    Ok(linker)
+}
+
+fn core_linker(engine: &wasmtime::Engine) -> wasmtime::Result<CoreLinker<CoreHost>> {
+    let mut linker = CoreLinker::new(engine);
+    wasmtime_wasi::p1::add_to_linker_async(&mut linker, |host: &mut CoreHost| &mut host.wasi)?;
+    Ok(linker)
+}

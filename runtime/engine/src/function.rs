@@ -1,0 +1,204 @@
+//! An HTTP function: an instance for each request, as many at once as it is granted.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio_util::task::AbortOnDropHandle;
+use wasmtime::Store;
+use wasmtime_wasi_http::WasiHttpView;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+
+use crate::cpu::{self, Metered};
+use crate::engine::Engine;
+use crate::error::StartError;
+use crate::grants::{Body, Grants};
+use crate::hooks;
+use crate::host::Host;
+use crate::memory;
+use crate::process::trap_message;
+
+/// A function that answers requests. Cheap to clone; clones share the grants' limits.
+#[derive(Clone)]
+pub struct Function {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: Arc<Engine>,
+    program: ProxyPre<Host>,
+    grants: Grants,
+    memory: Arc<memory::Meter>,
+    cpu: Arc<cpu::Meter>,
+    places: Semaphore,
+    /// Places to work and places to wait.
+    all_places: Semaphore,
+    killed: watch::Sender<bool>,
+    last_failure: Mutex<Option<String>>,
+}
+
+impl Function {
+    pub(crate) fn new(engine: Arc<Engine>, program: ProxyPre<Host>, grants: Grants) -> Result<Self, StartError> {
+        let memory = memory::Meter::new(grants.memory_limit_bytes);
+        // What cannot be granted shows now and not at the first request.
+        Host::new(&grants, &memory)?;
+        let concurrency = grants.concurrency.max(1);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                engine,
+                program,
+                memory,
+                cpu: cpu::Meter::new(grants.cpu_limit_millis),
+                places: Semaphore::new(concurrency),
+                all_places: Semaphore::new(concurrency * 2),
+                grants,
+                killed: watch::Sender::new(false),
+                last_failure: Mutex::default(),
+            }),
+        })
+    }
+
+    /// Answers one request with a fresh instance. Never fails: 500 for a guest that traps or answers nothing, 503 with
+    /// Retry-After for more requests than may wait, 504 for a guest that takes too long.
+    ///
+    /// Dropping the future, or the response's body, ends the instance.
+    pub async fn call(&self, request: Request<Body>) -> Response<Body> {
+        let Ok(_place_or_wait) = self.inner.all_places.try_acquire() else { return overloaded() };
+        let Ok(_place) = self.inner.places.acquire().await else { return overloaded() };
+        let (sender, head) = oneshot::channel();
+        let inner = self.inner.clone();
+        let task = Metered::new(inner.run(request, sender), self.inner.cpu.clone(), self.inner.engine.ticker.clone());
+        let task = AbortOnDropHandle::new(self.inner.engine.guests().spawn(task));
+        match head.await {
+            Ok(Ok(response)) => response.map(|body| Streaming { body: hooks::from_guest(body), task: Some(task) }.boxed()),
+            Ok(Err(code)) => failed(StatusCode::BAD_GATEWAY, &format!("the function answered with an error: {code:?}")),
+            Err(_) => match task.await {
+                Ok(Ended::TooLate) => failed(StatusCode::GATEWAY_TIMEOUT, "the function took too long"),
+                Ok(Ended::Killed) => failed(StatusCode::SERVICE_UNAVAILABLE, "the function was stopped"),
+                Ok(Ended::Failed(message)) => {
+                    let first = message.lines().next().unwrap_or_default().to_string();
+                    *self.inner.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
+                    failed(StatusCode::INTERNAL_SERVER_ERROR, &format!("the function failed: {first}"))
+                }
+                Ok(Ended::Returned) => failed(StatusCode::INTERNAL_SERVER_ERROR, "the function returned without an answer"),
+                Err(error) => failed(StatusCode::INTERNAL_SERVER_ERROR, &format!("the engine failed: {error}")),
+            },
+        }
+    }
+
+    /// Ends every instance at once, and answers 503 from now on.
+    pub fn kill(&self) {
+        self.inner.killed.send_replace(true);
+    }
+
+    /// What the last guest that failed said, and forgets it.
+    pub fn take_failure(&self) -> Option<String> {
+        self.inner.last_failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Bytes of memory that its instances use now.
+    pub fn memory_bytes(&self) -> u64 {
+        self.inner.memory.used()
+    }
+
+    /// The CPU time that it has used.
+    pub fn cpu_time(&self) -> Duration {
+        self.inner.cpu.total()
+    }
+}
+
+/// How an instance ended.
+enum Ended {
+    Returned,
+    Failed(String),
+    TooLate,
+    Killed,
+}
+
+type Head = Result<Response<wasmtime_wasi_http::WasiBody>, ErrorCode>;
+
+impl Inner {
+    async fn run(self: Arc<Self>, request: Request<Body>, head: oneshot::Sender<Head>) -> Ended {
+        let mut killed = self.killed.subscribe();
+        tokio::select! {
+            biased;
+            _ = killed.wait_for(|killed| *killed) => Ended::Killed,
+            answered = tokio::time::timeout(self.grants.request_timeout, self.answer(request, head)) => match answered {
+                Ok(Ok(())) => Ended::Returned,
+                Ok(Err(message)) => Ended::Failed(message),
+                Err(_) => Ended::TooLate,
+            },
+        }
+    }
+
+    async fn answer(&self, mut request: Request<Body>, head: oneshot::Sender<Head>) -> Result<(), String> {
+        if request.uri().authority().is_none() && !request.headers().contains_key(header::HOST) {
+            request.headers_mut().insert(header::HOST, header::HeaderValue::from_static("localhost"));
+        }
+        let host = Host::new(&self.grants, &self.memory).map_err(|error| error.to_string())?;
+        let mut store = Store::new(&self.engine.pooled, host);
+        store.limiter(|host| &mut host.memory);
+        cpu::meter_store(&mut store, &self.cpu);
+        let answered = async {
+            let request = request.map(|body| body.map_err(hooks::body_error));
+            let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
+            let out = store.data_mut().http().new_response_outparam(head)?;
+            let instance = self.program.instantiate_async(&mut store).await?;
+            instance.wasi_http_incoming_handler().call_handle(&mut store, request, out).await
+        };
+        let answered = answered.await;
+        match answered {
+            Ok(()) => Ok(()),
+            Err(_) if store.data().memory.exceeded() => Err("it exceeded its memory limit".to_string()),
+            Err(error) => Err(trap_message(&error)),
+        }
+    }
+}
+
+/// A response's body, whose instance lives as long as it is read.
+struct Streaming {
+    body: Body,
+    task: Option<AbortOnDropHandle<Ended>>,
+}
+
+impl http_body::Body for Streaming {
+    type Data = bytes::Bytes;
+    type Error = crate::grants::BoxError;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
+        let polled = std::pin::Pin::new(&mut self.body).poll_frame(context);
+        if matches!(polled, std::task::Poll::Ready(None)) {
+            // All is read: what the guest does after its answer may go on, within its time.
+            drop(self.task.take().map(AbortOnDropHandle::detach));
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn overloaded() -> Response<Body> {
+    let mut response = failed(StatusCode::SERVICE_UNAVAILABLE, "the function has too many requests");
+    response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+    response
+}
+
+fn failed(status: StatusCode, message: &str) -> Response<Body> {
+    let body = Full::new(format!("{message}\n").into()).map_err(|never| match never {}).boxed();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

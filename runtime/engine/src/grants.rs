@@ -1,0 +1,114 @@
+//! What a guest may use. Nothing is granted that is not named here, but clocks and randomness.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::combinators::BoxBody;
+
+/// What can go wrong in a body.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of a request or response.
+pub type Body = BoxBody<Bytes, BoxError>;
+
+/// Everything that a guest is given. Cheap to clone.
+#[derive(Clone)]
+pub struct Grants {
+    /// The arguments, the program's own name first.
+    pub arguments: Vec<String>,
+    /// The variables; of a name that stands twice the last one counts.
+    pub environment: Vec<(String, String)>,
+    /// The directories it sees.
+    pub preopens: Vec<Preopen>,
+    /// The directory it starts in.
+    pub working_directory: Option<String>,
+    /// Where its standard output goes.
+    pub stdout: Arc<dyn LogSink>,
+    /// Where its standard error goes.
+    pub stderr: Arc<dyn LogSink>,
+    /// Bytes of memory and tables for all its instances together; none means no limit.
+    pub memory_limit_bytes: Option<u64>,
+    /// Thousandths of a core, over periods of 100 ms; none means no limit.
+    pub cpu_limit_millis: Option<u32>,
+    /// Where its HTTP requests go.
+    pub outbound: Arc<dyn Outbound>,
+    /// How long a function may work on one request, its body included.
+    pub request_timeout: Duration,
+    /// How many requests a function works on at once; as many again may wait.
+    pub concurrency: usize,
+}
+
+impl Grants {
+    /// No file, no variable, no network, no limit; output goes to `output`.
+    pub fn none(output: Arc<dyn LogSink>) -> Self {
+        Self {
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            preopens: Vec::new(),
+            working_directory: None,
+            stdout: output.clone(),
+            stderr: output,
+            memory_limit_bytes: None,
+            cpu_limit_millis: None,
+            outbound: Arc::new(NoOutbound),
+            request_timeout: Duration::from_secs(30),
+            concurrency: 128,
+        }
+    }
+}
+
+/// A directory of the machine that the guest sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preopen {
+    /// Where it is on the machine.
+    pub host: PathBuf,
+    /// Where the guest sees it.
+    pub guest: String,
+    /// Whether the guest may only read it.
+    pub read_only: bool,
+}
+
+/// Takes what a guest prints. It is called on the guest's threads and must not wait for long; whatever it does not want, it drops.
+pub trait LogSink: Send + Sync + 'static {
+    /// Some bytes; lines may come in pieces, and several at once.
+    fn write(&self, bytes: &[u8]);
+}
+
+/// Where a guest's HTTP requests go: the embedder decides what it may reach.
+pub trait Outbound: Send + Sync + 'static {
+    /// Sends `request`, whose URI is absolute, or refuses it.
+    fn send(&self, request: Request<Body>) -> BoxFuture<'static, Result<Response<Body>, OutboundError>>;
+}
+
+/// A guest's request got no response.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OutboundError {
+    /// It is not granted.
+    #[error("the destination is not allowed")]
+    Denied,
+    /// Nothing has that name or address.
+    #[error("the destination is unknown")]
+    NotFound,
+    /// Nothing answers there.
+    #[error("the destination refused the connection")]
+    Refused,
+    /// It did not answer in time.
+    #[error("the destination did not answer in time")]
+    Timeout,
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Refuses every request.
+pub struct NoOutbound;
+
+impl Outbound for NoOutbound {
+    fn send(&self, _request: Request<Body>) -> BoxFuture<'static, Result<Response<Body>, OutboundError>> {
+        Box::pin(async { Err(OutboundError::Denied) })
+    }
+}

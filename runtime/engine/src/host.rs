@@ -1,0 +1,82 @@
+//! What stands beside a guest in its store: its WASI context, its HTTP hooks, its share of the memory.
+
+use std::sync::Arc;
+
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use crate::error::StartError;
+use crate::grants::Grants;
+use crate::hooks::Hooks;
+use crate::memory;
+use crate::output::Output;
+
+/// Beside a component.
+pub(crate) struct Host {
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    hooks: Hooks,
+    table: ResourceTable,
+    pub memory: memory::Share,
+}
+
+impl Host {
+    pub(crate) fn new(grants: &Grants, memory: &Arc<memory::Meter>) -> Result<Self, StartError> {
+        Ok(Self {
+            wasi: wasi(grants)?.build(),
+            http: WasiHttpCtx::new(),
+            hooks: Hooks { outbound: grants.outbound.clone() },
+            table: ResourceTable::new(),
+            memory: memory::Share::new(memory.clone()),
+        })
+    }
+}
+
+impl WasiView for Host {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for Host {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
+    }
+}
+
+/// Beside a core module of WASI preview 1.
+pub(crate) struct CoreHost {
+    pub wasi: WasiP1Ctx,
+    pub memory: memory::Share,
+}
+
+impl CoreHost {
+    pub(crate) fn new(grants: &Grants, memory: &Arc<memory::Meter>) -> Result<Self, StartError> {
+        Ok(Self { wasi: wasi(grants)?.build_p1(), memory: memory::Share::new(memory.clone()) })
+    }
+}
+
+fn wasi(grants: &Grants) -> Result<WasiCtxBuilder, StartError> {
+    let mut wasi = WasiCtxBuilder::new();
+    wasi.args(&grants.arguments);
+    // The builder keeps both of two variables with one name, and guests differ in which one they take.
+    let variables: std::collections::BTreeMap<_, _> = grants.environment.iter().map(|(name, value)| (name, value)).collect();
+    for (name, value) in variables {
+        wasi.env(name, value);
+    }
+    wasi.stdout(Output(grants.stdout.clone())).stderr(Output(grants.stderr.clone()));
+    if let Some(directory) = &grants.working_directory {
+        wasi.initial_cwd(directory);
+    }
+    for preopen in &grants.preopens {
+        let permissions = if preopen.read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
+        wasi.preopened_dir(&preopen.host, &preopen.guest, permissions).map_err(|error| StartError::Directory {
+            host: preopen.host.display().to_string(),
+            guest: preopen.guest.clone(),
+            reason: error.to_string(),
+        })?;
+    }
+    Ok(wasi)
+}

@@ -1,0 +1,167 @@
+//! A compiled module, and what it is: told by its exports, checked against what we have to import.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use wasmtime::component::Component;
+use wasmtime::{InstancePre, Precompiled};
+use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+
+use crate::engine::Engine;
+use crate::error::{LoadError, StartError};
+use crate::function::Function;
+use crate::grants::Grants;
+use crate::host::{CoreHost, Host};
+use crate::process::Process;
+
+/// How a module is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It answers HTTP requests.
+    Function,
+    /// It runs to its exit.
+    Process,
+}
+
+/// A module that can be started, as often as one likes.
+pub struct Module {
+    engine: Arc<Engine>,
+    program: Program,
+}
+
+/// The module, linked.
+#[derive(Clone)]
+pub(crate) enum Program {
+    Function(ProxyPre<Host>),
+    Command(CommandPre<Host>),
+    Core(InstancePre<CoreHost>),
+}
+
+impl Module {
+    /// How it is run.
+    pub fn kind(&self) -> Kind {
+        match self.program {
+            Program::Function(_) => Kind::Function,
+            Program::Command(_) | Program::Core(_) => Kind::Process,
+        }
+    }
+
+    /// Makes it answer requests with these grants.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn function(&self, grants: Grants) -> Result<Function, StartError> {
+        match &self.program {
+            Program::Function(program) => Function::new(self.engine.clone(), program.clone(), grants),
+            _ => Err(StartError::Kind("a process, not a function")),
+        }
+    }
+
+    /// Runs it with these grants.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start(&self, grants: &Grants) -> Result<Process, StartError> {
+        match &self.program {
+            Program::Function(_) => Err(StartError::Kind("a function, not a process")),
+            program => Process::start(&self.engine, program, grants),
+        }
+    }
+
+    /// Finds or compiles the code, and links it. Blocks.
+    pub(crate) fn load(engine: &Arc<Engine>, digest: &str, wasm: impl FnOnce() -> std::io::Result<Vec<u8>>) -> Result<Self, LoadError> {
+        let cached = engine.cache.as_ref().and_then(|cache| cache.get(digest));
+        let program = match cached {
+            Some(path) => from_file(engine, &path)?,
+            None => {
+                let wasm = wasm().map_err(|error| machine("read the module", &error))?;
+                let code = compile(engine, &wasm)?;
+                match &engine.cache {
+                    Some(cache) => {
+                        let path = cache.put(digest, &code).map_err(|error| machine("keep the compiled module", &error))?;
+                        from_file(engine, &path)?
+                    }
+                    None => from_bytes(engine, &code)?,
+                }
+            }
+        };
+        Ok(Self { engine: engine.clone(), program })
+    }
+}
+
+fn machine(doing: &str, error: &dyn std::fmt::Display) -> LoadError {
+    LoadError::Machine { doing: doing.to_string(), reason: error.to_string() }
+}
+
+/// Compiles a component or a core module, as its first bytes say.
+fn compile(engine: &Engine, wasm: &[u8]) -> Result<Vec<u8>, LoadError> {
+    let compiled = match wasm.get(..8) {
+        Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => engine.plain.precompile_module(wasm),
+        Some([0, b'a', b's', b'm', _, 0, 1, 0]) => engine.plain.precompile_component(wasm),
+        _ => {
+            let start: Vec<String> = wasm.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+            return Err(LoadError::NotWasm(if start.is_empty() { "nothing".to_string() } else { start.join(" ") }));
+        }
+    };
+    compiled.map_err(|error| LoadError::Compile(format!("{error:#}")))
+}
+
+#[expect(unsafe_code, reason = "compiled code can only be loaded on trust")]
+fn from_file(engine: &Engine, path: &Path) -> Result<Program, LoadError> {
+    let failed = |error: wasmtime::Error| machine("load the compiled module", &format!("{error:#}"));
+    // SAFETY: the file was written by this crate's own cache from what wasmtime compiled, and its MAC, whose key is in a folder
+    // that only this user can enter, was verified just now over every byte; nobody else can have changed it since.
+    unsafe {
+        match wasmtime::Engine::detect_precompiled_file(path).map_err(failed)? {
+            Some(Precompiled::Component) => {
+                let component = Component::deserialize_file(&engine.pooled, path).map_err(failed)?;
+                link(engine, &component, || Component::deserialize_file(&engine.plain, path).map_err(failed))
+            }
+            Some(Precompiled::Module) => link_core(engine, &wasmtime::Module::deserialize_file(&engine.plain, path).map_err(failed)?),
+            None => Err(machine("load the compiled module", &"it is no compiled module")),
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "compiled code can only be loaded on trust")]
+fn from_bytes(engine: &Engine, code: &[u8]) -> Result<Program, LoadError> {
+    let failed = |error: wasmtime::Error| machine("load the compiled module", &format!("{error:#}"));
+    // SAFETY: the bytes come straight from wasmtime's own compiler, in this process.
+    unsafe {
+        match wasmtime::Engine::detect_precompiled(code) {
+            Some(Precompiled::Component) => {
+                let component = Component::deserialize(&engine.pooled, code).map_err(failed)?;
+                link(engine, &component, || Component::deserialize(&engine.plain, code).map_err(failed))
+            }
+            Some(Precompiled::Module) => link_core(engine, &wasmtime::Module::deserialize(&engine.plain, code).map_err(failed)?),
+            None => Err(machine("load the compiled module", &"it is no compiled module")),
+        }
+    }
+}
+
+/// Links a component as a function, in the engine with slots, or as a process, in the plain one.
+fn link(engine: &Engine, pooled: &Component, plain: impl FnOnce() -> Result<Component, LoadError>) -> Result<Program, LoadError> {
+    let exports = |interface: &str| {
+        let component_type = pooled.component_type();
+        component_type.exports(&engine.pooled).any(|(name, _)| name.starts_with(interface))
+    };
+    let import = |error: wasmtime::Error| LoadError::Import(format!("{error:#}"));
+    if exports("wasi:http/incoming-handler@0.2") {
+        let program = engine.function_linker.instantiate_pre(pooled).map_err(import)?;
+        return ProxyPre::new(program).map(Program::Function).map_err(|error| LoadError::Compile(format!("{error:#}")));
+    }
+    if exports("wasi:cli/run@0.2") {
+        let program = engine.process_linker.instantiate_pre(&plain()?).map_err(import)?;
+        return CommandPre::new(program).map(Program::Command).map_err(|error| LoadError::Compile(format!("{error:#}")));
+    }
+    Err(LoadError::Library)
+}
+
+fn link_core(engine: &Engine, module: &wasmtime::Module) -> Result<Program, LoadError> {
+    if module.get_export("_start").is_none() {
+        return Err(LoadError::Library);
+    }
+    let linked = engine.core_linker.instantiate_pre(module);
+    linked.map(Program::Core).map_err(|error| LoadError::Import(format!("{error:#}")))
+}

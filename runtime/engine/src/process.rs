@@ -1,0 +1,142 @@
+//! A process: one instance, run to its exit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use wasmtime::Store;
+use wasmtime_wasi::I32Exit;
+
+use crate::cpu::{self, Metered};
+use crate::engine::Engine;
+use crate::error::StartError;
+use crate::grants::Grants;
+use crate::host::{CoreHost, Host};
+use crate::memory;
+use crate::module::Program;
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// Its exit code: its own, 137 for one that was killed or had no memory left, 134 for a trap.
+    pub code: i32,
+    /// Why.
+    pub reason: ExitReason,
+}
+
+/// Why a process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExitReason {
+    /// It ended by itself, with any code.
+    Exited,
+    /// It asked for more memory than its limit.
+    OutOfMemory,
+    /// It did what WebAssembly forbids; the text is the trap with a backtrace of the guest.
+    Trap(String),
+    /// It was killed.
+    Killed,
+}
+
+/// A running process. Dropping it kills it.
+pub struct Process {
+    task: JoinHandle<Exit>,
+    exit: Option<Exit>,
+    memory: Arc<memory::Meter>,
+    cpu: Arc<cpu::Meter>,
+}
+
+impl Process {
+    pub(crate) fn start(engine: &Arc<Engine>, program: &Program, grants: &Grants) -> Result<Self, StartError> {
+        let memory = memory::Meter::new(grants.memory_limit_bytes);
+        let cpu = cpu::Meter::new(grants.cpu_limit_millis);
+        let task = match program {
+            Program::Command(command) => {
+                let mut store = Store::new(&engine.plain, Host::new(grants, &memory)?);
+                store.limiter(|host| &mut host.memory);
+                cpu::meter_store(&mut store, &cpu);
+                let command = command.clone();
+                let run = async move {
+                    let ended = async {
+                        let instance = command.instantiate_async(&mut store).await?;
+                        instance.wasi_cli_run().call_run(&mut store).await
+                    };
+                    let ended = ended.await.map(|outcome| i32::from(outcome.is_err()));
+                    exit(ended, store.data().memory.exceeded())
+                };
+                engine.guests().spawn(Metered::new(run, cpu.clone(), engine.ticker.clone()))
+            }
+            Program::Core(module) => {
+                let mut store = Store::new(&engine.plain, CoreHost::new(grants, &memory)?);
+                store.limiter(|host| &mut host.memory);
+                cpu::meter_store(&mut store, &cpu);
+                let module = module.clone();
+                let run = async move {
+                    let ended = async {
+                        let instance = module.instantiate_async(&mut store).await?;
+                        instance.get_typed_func::<(), ()>(&mut store, "_start")?.call_async(&mut store, ()).await
+                    };
+                    let ended = ended.await.map(|()| 0);
+                    exit(ended, store.data().memory.exceeded())
+                };
+                engine.guests().spawn(Metered::new(run, cpu.clone(), engine.ticker.clone()))
+            }
+            Program::Function(_) => return Err(StartError::Kind("a function, not a process")),
+        };
+        Ok(Self { task, exit: None, memory, cpu })
+    }
+
+    /// Waits for its end; answers the same again when asked again. Cancel safe.
+    pub async fn wait(&mut self) -> Exit {
+        if let Some(exit) = &self.exit {
+            return exit.clone();
+        }
+        let exit = match (&mut self.task).await {
+            Ok(exit) => exit,
+            Err(error) if error.is_cancelled() => Exit { code: 137, reason: ExitReason::Killed },
+            Err(error) => Exit { code: 134, reason: ExitReason::Trap(format!("the engine panicked: {error}")) },
+        };
+        self.exit = Some(exit.clone());
+        exit
+    }
+
+    /// Ends it within an epoch, whatever it does.
+    pub fn kill(&self) {
+        self.task.abort();
+    }
+
+    /// Bytes of memory it uses.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory.used()
+    }
+
+    /// The CPU time it has used.
+    pub fn cpu_time(&self) -> Duration {
+        self.cpu.total()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn exit(ended: wasmtime::Result<i32>, out_of_memory: bool) -> Exit {
+    match ended {
+        Ok(code) => Exit { code, reason: ExitReason::Exited },
+        Err(error) => match error.downcast_ref::<I32Exit>() {
+            Some(I32Exit(code)) => Exit { code: *code, reason: ExitReason::Exited },
+            None if out_of_memory => Exit { code: 137, reason: ExitReason::OutOfMemory },
+            None => Exit { code: 134, reason: ExitReason::Trap(trap_message(&error)) },
+        },
+    }
+}
+
+/// The trap and where in the guest it was, in at most 4 KiB.
+pub(crate) fn trap_message(error: &wasmtime::Error) -> String {
+    let mut message = format!("{error:?}");
+    if let Some((end, _)) = message.char_indices().nth(4096) {
+        message.truncate(end);
+    }
+    message
+}

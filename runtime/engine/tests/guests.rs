@@ -1,0 +1,249 @@
+//! Real guests within their limits: the bundled examples, and a few modules in text.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty, Full};
+use shoal_engine::{
+    Body, Engine, EngineConfig, ExitReason, Function, Grants, Kind, LoadError, LogSink, Module, Outbound, OutboundError, Preopen,
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Default)]
+struct Printed(Mutex<Vec<u8>>);
+
+impl Printed {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().expect("a lock")).into_owned()
+    }
+}
+
+impl LogSink for Printed {
+    fn write(&self, bytes: &[u8]) {
+        self.0.lock().expect("a lock").extend_from_slice(bytes);
+    }
+}
+
+fn engine() -> Arc<Engine> {
+    Engine::new(&EngineConfig { function_instances: 16, cache_dir: None, threads: 2 }).expect("an engine")
+}
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../../wasm-examples/{name}/{name}.wasm"))
+}
+
+async fn example(engine: &Arc<Engine>, name: &str) -> Arc<Module> {
+    let path = path(name);
+    engine.load(name, move || std::fs::read(path)).await.expect("it loads")
+}
+
+async fn load(engine: &Arc<Engine>, wasm: &[u8]) -> Result<Arc<Module>, LoadError> {
+    let wasm = wasm.to_vec();
+    engine.load(&format!("{:x?}", &wasm), move || Ok(wasm)).await
+}
+
+/// A core module, from its text.
+fn core(text: &str) -> Vec<u8> {
+    wat::parse_str(text).expect("valid text")
+}
+
+/// Runs an example to its end.
+async fn run(name: &str, arguments: &[&str], change: impl FnOnce(&mut Grants)) -> (shoal_engine::Exit, String) {
+    let engine = engine();
+    let printed = Arc::new(Printed::default());
+    let mut grants = Grants::none(printed.clone());
+    grants.arguments = [&[name], arguments].concat().into_iter().map(str::to_string).collect();
+    change(&mut grants);
+    let mut process = example(&engine, name).await.start(&grants).expect("it starts");
+    let exit = tokio::time::timeout(PATIENCE, process.wait()).await.expect("it ends");
+    (exit, printed.text())
+}
+
+async fn ask(function: &Function, path: &str) -> (StatusCode, String) {
+    let request = Request::get(path).body(Empty::new().map_err(|never| match never {}).boxed()).expect("a request");
+    let response = tokio::time::timeout(PATIENCE, function.call(request)).await.expect("an answer");
+    let status = response.status();
+    let body = response.into_body().collect().await.expect("a body").to_bytes();
+    (status, String::from_utf8_lossy(&body).into_owned())
+}
+
+#[tokio::test]
+async fn a_process_prints_and_ends_with_its_code() {
+    let (exit, printed) = run("batch", &["100"], |_| {}).await;
+    assert_eq!((exit.code, exit.reason), (0, ExitReason::Exited));
+    assert_eq!(printed, "there are 25 primes below 100\n");
+    let (exit, _) = run("batch", &["many"], |_| {}).await;
+    assert_eq!((exit.code, exit.reason), (1, ExitReason::Exited));
+}
+
+#[tokio::test]
+async fn a_core_module_keeps_its_exit_code() {
+    let text = r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (memory (export "memory") 1) (func (export "_start") (call $exit (i32.const 3))))"#;
+    let engine = engine();
+    let module = load(&engine, &core(text)).await.expect("it loads");
+    assert_eq!(module.kind(), Kind::Process);
+    let mut process = module.start(&Grants::none(Arc::new(Printed::default()))).expect("it starts");
+    assert_eq!(process.wait().await.code, 3);
+}
+
+#[tokio::test]
+async fn a_guest_that_eats_memory_is_ended_at_its_limit() {
+    let (exit, printed) = run("unruly", &["eat"], |grants| grants.memory_limit_bytes = Some(16 << 20)).await;
+    assert_eq!((exit.code, exit.reason), (137, ExitReason::OutOfMemory));
+    assert!(printed.contains("ate 8 MiB") && !printed.contains("ate 16 MiB"), "{printed}");
+}
+
+#[tokio::test]
+async fn a_trap_is_told_with_the_place_in_the_guest() {
+    let (exit, printed) = run("unruly", &["trap"], |_| {}).await;
+    let ExitReason::Trap(message) = exit.reason else { panic!("{exit:?}") };
+    assert!(message.contains("unreachable") && message.contains("wasm backtrace"), "{message}");
+    assert!(printed.contains("asked to trap"), "{printed}");
+}
+
+#[tokio::test]
+async fn a_spinning_guest_neither_stops_its_neighbours_nor_outlives_its_end() {
+    let engine = engine();
+    let mut grants = Grants::none(Arc::new(Printed::default()));
+    grants.arguments = vec!["unruly".to_string(), "spin".to_string()];
+    let module = example(&engine, "unruly").await;
+    // More of them than the engine has threads.
+    let mut spinning: Vec<_> = (0..4).map(|_| module.start(&grants).expect("it starts")).collect();
+    let hello = example(&engine, "hello").await.function(Grants::none(Arc::new(Printed::default()))).expect("a function");
+    for _ in 0..20 {
+        assert_eq!(ask(&hello, "/").await.0, StatusCode::OK);
+    }
+    for process in &mut spinning {
+        process.kill();
+        assert_eq!(tokio::time::timeout(PATIENCE, process.wait()).await.expect("it ends").code, 137);
+        assert!(process.cpu_time() > Duration::ZERO);
+    }
+}
+
+#[tokio::test]
+async fn a_limited_guest_rests_for_the_share_it_may_not_use() {
+    let engine = engine();
+    let mut grants = Grants::none(Arc::new(Printed::default()));
+    grants.arguments = vec!["unruly".to_string(), "spin".to_string()];
+    grants.cpu_limit_millis = Some(100);
+    let module = example(&engine, "unruly").await;
+    let process = module.start(&grants).expect("it starts");
+    let start = std::time::Instant::now();
+    while start.elapsed() < Duration::from_millis(1500) {
+        tokio::task::yield_now().await;
+    }
+    // A tenth of a core; three tenths leaves room for a busy machine's clock and still fails without a limit.
+    assert!(process.cpu_time() < start.elapsed().mul_f64(0.3), "{:?} of {:?}", process.cpu_time(), start.elapsed());
+}
+
+#[tokio::test]
+async fn variables_and_directories_are_those_granted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("message"), "from a file").expect("written");
+    let engine = engine();
+    let printed = Arc::new(Printed::default());
+    let mut grants = Grants::none(printed.clone());
+    grants.environment = vec![
+        ("MESSAGE_FILE".to_string(), "/nothing".to_string()),
+        ("MESSAGE_FILE".to_string(), "/config/message".to_string()),
+        ("PERIOD_MS".to_string(), "1".to_string()),
+    ];
+    grants.preopens = vec![Preopen { host: folder.path().to_path_buf(), guest: "/config".to_string(), read_only: true }];
+    let process = example(&engine, "ticker").await.start(&grants).expect("it starts");
+    tokio::time::timeout(PATIENCE, async {
+        while !printed.text().contains("3 from a file") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("it prints the file");
+    drop(process);
+}
+
+#[tokio::test]
+async fn a_missing_directory_is_named() {
+    let engine = engine();
+    let mut grants = Grants::none(Arc::new(Printed::default()));
+    grants.preopens = vec![Preopen { host: "/does/not/exist".into(), guest: "/config".to_string(), read_only: true }];
+    let error = example(&engine, "batch").await.start(&grants).err().expect("it does not start").to_string();
+    assert!(error.contains("/does/not/exist") && error.contains("/config"), "{error}");
+}
+
+#[tokio::test]
+async fn a_function_answers_with_its_variables_and_nothing_of_the_last_request() {
+    let engine = engine();
+    let mut grants = Grants::none(Arc::new(Printed::default()));
+    grants.environment = vec![("POD_NAME".to_string(), "pod-1".to_string()), ("GREETING".to_string(), "Ahoy".to_string())];
+    let module = example(&engine, "hello").await;
+    assert_eq!(module.kind(), Kind::Function);
+    let function = module.function(grants).expect("a function");
+    for _ in 0..50 {
+        assert_eq!(ask(&function, "/").await, (StatusCode::OK, "Ahoy from pod-1\n".to_string()));
+    }
+    assert_eq!(function.memory_bytes(), 0);
+    function.kill();
+    assert_eq!(ask(&function, "/").await.0, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+/// Answers what it was asked for, or refuses.
+struct Mirror {
+    allowed: bool,
+}
+
+impl Outbound for Mirror {
+    fn send(&self, request: Request<Body>) -> BoxFuture<'static, Result<Response<Body>, OutboundError>> {
+        let allowed = self.allowed;
+        Box::pin(async move {
+            if !allowed {
+                return Err(OutboundError::Denied);
+            }
+            let text = format!("you asked {}", request.uri());
+            Ok(Response::new(Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed()))
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_function_reaches_only_what_its_embedder_lets_it() {
+    let engine = engine();
+    let module = example(&engine, "front").await;
+    for (allowed, expected) in [(true, "front asked back: you asked http://back/x"), (false, "HttpRequestDenied")] {
+        let mut grants = Grants::none(Arc::new(Printed::default()));
+        grants.outbound = Arc::new(Mirror { allowed });
+        let (_, body) = ask(&module.function(grants).expect("a function"), "/x").await;
+        assert!(body.contains(expected), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_run_is_refused_by_name() {
+    let engine = engine();
+    let error = load(&engine, b"\x7fELF\x02\x01").await.err().expect("no module");
+    assert!(matches!(&error, LoadError::NotWasm(start) if start.starts_with("7f 45 4c 46")), "{error}");
+    let text = r#"(module (import "sky" "hook" (func)) (func (export "_start")))"#;
+    let error = load(&engine, &core(text)).await.err().expect("a missing import").to_string();
+    assert!(error.contains("sky") && error.contains("hook"), "{error}");
+    let error = load(&engine, &core("(module (func (export \"add\")))")).await.err().expect("a library");
+    assert_eq!(error, LoadError::Library);
+    let error = load(&engine, b"\0asm\x01\0\0\0garbage").await.err().expect("it is not valid");
+    assert!(matches!(error, LoadError::Compile(_)), "{error}");
+}
+
+#[tokio::test]
+async fn compiled_code_is_kept_and_found_without_the_module() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = EngineConfig { function_instances: 4, cache_dir: Some(folder.path().to_path_buf()), threads: 1 };
+    let first = Engine::new(&config).expect("an engine");
+    example(&first, "hello").await;
+    drop(first);
+    let second = Engine::new(&config).expect("an engine");
+    let module = second.load("hello", || Err(std::io::Error::other("the module must not be read"))).await.expect("from the folder");
+    let function = module.function(Grants::none(Arc::new(Printed::default()))).expect("a function");
+    assert_eq!(ask(&function, "/").await.0, StatusCode::OK);
+}
