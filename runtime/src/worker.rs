@@ -355,7 +355,7 @@ impl Worker {
 
     fn wake_at(&self, now: Timestamp) -> Instant {
         let far = Instant::now() + Duration::from_secs(3_600);
-        let decided = next_wake(&self.pod, &self.observed).filter(|at| *at > now).map_or(far, |at| {
+        let decided = next_wake(&self.pod, &self.observed, now).map_or(far, |at| {
             let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
             Instant::now() + wait.min(Duration::from_secs(3_600))
         });

@@ -74,8 +74,9 @@ pub fn pod_actions(pod: &Pod, observed: &Observed, now: Timestamp) -> Vec<PodAct
     actions
 }
 
-/// When [`pod_actions`] may have something to do though nothing happened.
-pub fn next_wake(pod: &Pod, observed: &Observed) -> Option<Timestamp> {
+/// When, after `now`, [`pod_actions`] may have something to do though nothing happened. Times that are over are not told:
+/// what was due then was decided, or waits for something else.
+pub fn next_wake(pod: &Pod, observed: &Observed, now: Timestamp) -> Option<Timestamp> {
     let mut times = Vec::new();
     if let Volumes::Failed { failures, at, .. } = &observed.volumes {
         times.push(after(*at, retry_delay(*failures)));
@@ -97,7 +98,7 @@ pub fn next_wake(pod: &Pod, observed: &Observed) -> Option<Timestamp> {
     if observed.doom.is_none() {
         times.extend(deadline(pod, observed));
     }
-    times.into_iter().min()
+    times.into_iter().filter(|at| *at > now).min()
 }
 
 /// When activeDeadlineSeconds is over.

@@ -163,7 +163,7 @@ impl Life {
             Step::Unhealthy(index) => self.probe(*index, ProbeKind::Liveness, Err("no".into())),
             Step::Ready(index, ready) => self.probe(*index, ProbeKind::Readiness, if *ready { Ok(()) } else { Err("no".into()) }),
             Step::Wait(seconds) => self.now += SignedDuration::from_secs(*seconds),
-            Step::Wake => self.now = next_wake(&self.pod, &self.observed).map_or(self.now, |at| at.max(self.now)),
+            Step::Wake => self.now = next_wake(&self.pod, &self.observed, self.now).unwrap_or(self.now),
             Step::Delete => self.pod.metadata.deletion_timestamp = Some(Time(self.now)),
             Step::Restart => {
                 self.observed = std::mem::take(&mut self.observed).after_restart(self.now);
