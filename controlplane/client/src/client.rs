@@ -168,6 +168,14 @@ impl Client {
         decode(&self.exchange(Method::PATCH, path, content_type, Some(encode(value)?)).await?)
     }
 
+    /// Merges `patch` (RFC 7386) into the object at `path`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn merge(&self, path: &str, patch: &Value) -> Result<Value, ClientError> {
+        decode(&self.exchange(Method::PATCH, path, "application/merge-patch+json", Some(encode(patch)?)).await?)
+    }
+
     /// Deletes an object. It may stay for a while: finalizers, and pods that take their time.
     ///
     /// # Errors

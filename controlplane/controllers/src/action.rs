@@ -98,8 +98,10 @@ pub enum Action {
         target: Target,
         /// Its uid.
         uid: String,
-        /// All its owners and their uids.
+        /// All its owners and their uids; an empty uid stands for whatever bears the name.
         owners: Vec<(Target, String)>,
+        /// How long a pod may take; `None` for what it says itself.
+        grace_seconds: Option<i64>,
     },
     /// Delete all objects of a kind in a namespace that no cache holds.
     DeleteAll {

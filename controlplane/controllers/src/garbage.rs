@@ -63,7 +63,12 @@ pub fn reconcile(things: &[Thing], kinds: &[(String, String, String)]) -> Vec<Ac
         let owners: Option<Vec<_>> =
             thing.owners.iter().map(|owner| owner_target(owner, &thing.target.namespace)).collect();
         if let Some(owners) = owners {
-            actions.push(Action::DeleteOrphan { target: thing.target.clone(), uid: thing.uid.clone(), owners });
+            actions.push(Action::DeleteOrphan {
+                target: thing.target.clone(),
+                uid: thing.uid.clone(),
+                owners,
+                grace_seconds: None,
+            });
         }
     }
     actions

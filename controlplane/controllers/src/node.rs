@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::action::{Action, EventKind};
+use crate::action::{Action, EventKind, Target};
 use crate::pods::is_over;
 
 /// How patient the cluster is with its nodes.
@@ -14,27 +14,21 @@ use crate::pods::is_over;
 pub struct Patience {
     /// How long a node may be silent before it counts as unknown.
     pub grace: SignedDuration,
-    /// How long pods that say nothing about it stay on a node that is unknown or not ready.
+    /// How long pods stay on a node that is unknown or not ready if they say nothing about it themselves. The 300 s that the API
+    /// gives every pod count as nothing said.
     pub toleration: SignedDuration,
-    /// The longest that pods stay there, whatever they say; `None` for as long as they say. A cluster on one network sets it,
-    /// because the API gives every pod Kubernetes' 300 s.
-    pub longest_toleration: Option<SignedDuration>,
 }
 
 impl Patience {
     /// For machines on one network.
-    pub const LAN: Self = Self {
-        grace: SignedDuration::from_secs(4),
-        toleration: SignedDuration::from_secs(0),
-        longest_toleration: Some(SignedDuration::from_secs(0)),
-    };
+    pub const LAN: Self = Self { grace: SignedDuration::from_secs(4), toleration: SignedDuration::ZERO };
     /// Kubernetes' own numbers.
-    pub const KUBERNETES: Self = Self {
-        grace: SignedDuration::from_secs(40),
-        toleration: SignedDuration::from_secs(300),
-        longest_toleration: None,
-    };
+    pub const KUBERNETES: Self =
+        Self { grace: SignedDuration::from_secs(40), toleration: SignedDuration::from_secs(300) };
 }
+
+/// What the API gives every pod that does not say how long it stays (Kubernetes: `DefaultTolerationSeconds`).
+const GIVEN_BY_API: i64 = 300;
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
@@ -100,9 +94,17 @@ pub fn reconcile(
     actions
 }
 
-/// The pods of a node that does not exist (any more) go at once; those that are over may stay until somebody looked at them.
-pub fn pods_of_no_node(pods: &[&Pod]) -> Vec<Action> {
-    pods.iter().map(|pod| force(pod)).collect()
+/// The pods of a node that does not exist (any more) go at once, if the API confirms that it does not.
+pub fn pods_of_no_node(node: &str, pods: &[&Pod]) -> Vec<Action> {
+    let owner = || vec![(Target::named::<Node>("", node), String::new())];
+    let uid = |pod: &Pod| pod.metadata.uid.clone().unwrap_or_default();
+    let gone = |pod: &&Pod| Action::DeleteOrphan {
+        target: Target::of(*pod),
+        uid: uid(pod),
+        owners: owner(),
+        grace_seconds: Some(0),
+    };
+    pods.iter().map(gone).collect()
 }
 
 fn force(pod: &Pod) -> Action {
@@ -174,8 +176,11 @@ fn leaves_for(pod: &Pod, taint: &Taint, patience: Patience) -> Option<Timestamp>
     } else {
         // The shortest that is given counts; one without a time means for ever.
         let seconds = tolerating.filter_map(|toleration| toleration.toleration_seconds).min()?;
-        let given = SignedDuration::from_secs(seconds.max(0));
-        if is_health { patience.longest_toleration.map_or(given, |longest| given.min(longest)) } else { given }
+        if is_health && seconds == GIVEN_BY_API {
+            patience.toleration
+        } else {
+            SignedDuration::from_secs(seconds.max(0))
+        }
     };
     added.checked_add(stays).ok()
 }
