@@ -6,8 +6,6 @@
 //!
 //! Start reading at [`ApiServer::handle`].
 
-#![expect(clippy::result_large_err, reason = "a Status is an answer and goes up once; the way of success is not moved through it")]
-
 mod admission;
 mod allocate;
 mod authentication;
