@@ -169,3 +169,50 @@ impl GuestProcess for Process {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::logs::LogDirectory;
+    use crate::outbound::Outside;
+    use crate::outbound_policy::AllowedHosts;
+
+    #[tokio::test]
+    async fn the_bundled_function_answers_through_the_seam() {
+        let wasm = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wasm-examples/hello/hello.wasm");
+        let directory = tempfile::tempdir().expect("directory");
+        let engine = Engine::new(&EngineConfig::default()).expect("an engine");
+        let module = engine.load("hello", move || std::fs::read(wasm)).await.expect("a module");
+        let log = ContainerLog::open(&LogDirectory::new(directory.path(), "uid", "c"), 0).expect("a log");
+        let started = Loaded { module }.start(Grants {
+            arguments: vec!["hello".to_owned()],
+            environment: Vec::new(),
+            mounts: Vec::new(),
+            working_directory: None,
+            log,
+            memory_limit_bytes: Some(64 << 20),
+            cpu_limit_millis: None,
+            outbound: Arc::new(PodOutbound { namespace: "default".to_owned(), allowed: AllowedHosts::default(), network: network(), outside: Outside }),
+        });
+        let Ok(Started::Function(function)) = started else { panic!("hello is a function") };
+        let request = Request::get("/").header("host", "hello").body(shoal_client::empty_body()).expect("a request");
+        let response = function.call(request).await;
+        let status = response.status();
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        assert!(status.is_success() && !body.is_empty(), "{status} {body:?}");
+    }
+
+    fn network() -> Arc<shoal_network::Network> {
+        shoal_link::install_crypto();
+        let ca = shoal_link::ca::CertificateAuthority::create("test").expect("a CA");
+        let identity = shoal_link::PeerIdentity { common_name: "system:node:w1".to_owned(), organizations: vec![shoal_link::NODES.to_owned()] };
+        let subject = shoal_link::ca::Subject { identity, member: true, names: Vec::new(), addresses: Vec::new(), validity: Duration::from_secs(600) };
+        let source = shoal_link::IdentitySource::new(ca.issue(&subject).expect("an identity"));
+        let endpoint = shoal_link::Endpoint::bind(SocketAddr::from(([127, 0, 0, 1], 0)), &source).expect("an endpoint");
+        shoal_network::Network::new(shoal_link::Pool::new(endpoint))
+    }
+}
