@@ -1,0 +1,177 @@
+//! The controllers that need no rollout: ownership, namespaces, nodes, endpoints.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::{Value, json};
+use shoal_controllers::node::{self, Patience};
+use shoal_controllers::{Action, Thing, endpoints, garbage, namespace};
+
+fn read<K: serde::de::DeserializeOwned>(value: Value) -> K {
+    serde_json::from_value(value).expect("it is of its kind")
+}
+
+fn pod(name: &str, extra: &Value) -> Pod {
+    let mut pod = json!({
+        "metadata": {"name": name, "namespace": "default", "uid": name, "resourceVersion": "1", "labels": {"app": "web"}},
+        "spec": {"nodeName": "a", "containers": [{"name": "main", "ports": [{"name": "http", "containerPort": 8080}]}]},
+        "status": {"podIP": "10.64.0.7", "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+    });
+    for (name, value) in extra.as_object().expect("an object") {
+        for (field, value) in value.as_object().expect("an object") {
+            pod[name][field] = value.clone();
+        }
+    }
+    read(pod)
+}
+
+fn words(actions: &[Action]) -> Vec<String> {
+    let word = |action: &Action| match action {
+        Action::Create { target, .. } => Some(format!("create {} {}", target.kind, target.name)),
+        Action::Replace { target, subresource, .. } => {
+            Some(format!("replace {} {}/{subresource}", target.kind, target.name))
+        }
+        Action::Patch { target, .. } => Some(format!("patch {} {}", target.kind, target.name)),
+        Action::Delete { target, .. } => Some(format!("delete {} {}", target.kind, target.name)),
+        Action::DeleteOrphan { target, .. } => Some(format!("delete orphan {} {}", target.kind, target.name)),
+        Action::DeleteAll { target } => Some(format!("delete all {}", target.kind)),
+        Action::Event { .. } | Action::LookAgain { .. } => None,
+    };
+    actions.iter().filter_map(word).collect()
+}
+
+fn owned(name: &str, extra: &Value) -> Thing {
+    let owner = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "web", "blockOwnerDeletion": true}]);
+    let mut metadata = json!({"ownerReferences": owner});
+    for (field, value) in extra.as_object().expect("an object") {
+        metadata[field] = value.clone();
+    }
+    Thing::of(&pod(name, &json!({"metadata": metadata})))
+}
+
+fn owner(finalizer: Option<&str>) -> Thing {
+    let set = json!({"metadata": {
+        "name": "web", "namespace": "default", "uid": "web", "resourceVersion": "1",
+        "deletionTimestamp": finalizer.map(|_| "2026-01-01T00:00:00Z"), "finalizers": finalizer.map(|finalizer| vec![finalizer]),
+    }});
+    Thing::of(&read::<k8s_openapi::api::apps::v1::ReplicaSet>(set))
+}
+
+fn kinds() -> Vec<(String, String, String)> {
+    [("apps/v1", "ReplicaSet", "replicasets"), ("v1", "Pod", "pods")]
+        .map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned()))
+        .to_vec()
+}
+
+#[test]
+fn what_has_lost_its_owner_goes() {
+    let pod = owned("p", &json!({}));
+    assert_eq!(words(&garbage::reconcile(std::slice::from_ref(&pod), &kinds())), ["delete orphan Pod p"]);
+    assert_eq!(garbage::reconcile(std::slice::from_ref(&pod), &[]), []);
+    assert_eq!(garbage::reconcile(&[pod, owner(None)], &kinds()), []);
+}
+
+#[test]
+fn in_the_foreground_the_owner_waits_for_what_it_owns() {
+    let set = owner(Some("foregroundDeletion"));
+    assert_eq!(words(&garbage::reconcile(&[set.clone(), owned("p", &json!({}))], &kinds())), ["delete Pod p"]);
+    let going = owned("p", &json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}));
+    assert_eq!(words(&garbage::reconcile(&[set.clone(), going], &kinds())), Vec::<String>::new());
+    assert_eq!(words(&garbage::reconcile(&[set], &kinds())), ["patch ReplicaSet web"]);
+}
+
+#[test]
+fn orphans_lose_their_owner_before_it_goes() {
+    let set = owner(Some("orphan"));
+    assert_eq!(words(&garbage::reconcile(&[set.clone(), owned("p", &json!({}))], &kinds())), ["patch Pod p"]);
+    assert_eq!(words(&garbage::reconcile(&[set], &kinds())), ["patch ReplicaSet web"]);
+}
+
+#[test]
+fn a_namespace_is_emptied_pods_first() {
+    let going: Namespace = read(
+        json!({"metadata": {"name": "default", "deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"finalizers": ["kubernetes"]}}),
+    );
+    let config: k8s_openapi::api::core::v1::ConfigMap =
+        read(json!({"metadata": {"name": "c", "namespace": "default", "uid": "c"}}));
+    let (pod, set, config) = (Thing::of(&pod("p", &json!({}))), owner(None), Thing::of(&config));
+    let first = namespace::reconcile(&going, &[&pod, &set, &config]);
+    assert_eq!(words(&first), ["delete ReplicaSet web", "delete Pod p"]);
+    assert_eq!(words(&namespace::reconcile(&going, &[&config])), ["delete ConfigMap c"]);
+    assert_eq!(words(&namespace::reconcile(&going, &[])), ["delete all Event", "replace Namespace default/finalize"]);
+}
+
+fn node(ready: &str, extra: &Value) -> Node {
+    read(json!({
+        "metadata": {"name": "a", "uid": "a", "resourceVersion": "1"},
+        "spec": extra,
+        "status": {"conditions": [{"type": "Ready", "status": ready}]},
+    }))
+}
+
+#[test]
+fn a_silent_node_is_unknown_then_tainted_and_its_pods_leave() {
+    let now = Timestamp::from_second(1_000).expect("a time");
+    let heard = now - SignedDuration::from_secs(5);
+    let pod = pod("p", &json!({}));
+    let look = |node: &Node, heard| node::reconcile(node, heard, &[&pod], &BTreeSet::new(), Patience::LAN, now);
+    let spec = json!({"podCIDR": "10.64.0.0/24", "podCIDRs": ["10.64.0.0/24"]});
+    assert_eq!(words(&look(&node("True", &spec), heard)), ["replace Node a/status"]);
+    assert_eq!(words(&look(&node("Unknown", &spec), heard)), ["replace Node a/", "delete Pod p"]);
+    let again = look(&node("True", &spec), now);
+    assert_eq!(again, [Action::LookAgain { at: now + SignedDuration::from_secs(4) }]);
+}
+
+#[test]
+fn a_pod_that_says_how_long_it_stays_stays_so_long() {
+    let now = Timestamp::from_second(1_000).expect("a time");
+    let tolerations = json!([{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "tolerationSeconds": 60}]);
+    let pod = pod("p", &json!({"spec": {"tolerations": tolerations}}));
+    let taint =
+        json!({"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "timeAdded": "1970-01-01T00:16:00Z"});
+    let other = json!({"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"});
+    let gone = node("Unknown", &json!({"podCIDR": "10.64.0.0/24", "taints": [other, taint]}));
+    let look = |now| node::reconcile(&gone, Timestamp::MIN, &[&pod], &BTreeSet::new(), Patience::LAN, now);
+    assert_eq!(look(now), [Action::LookAgain { at: now + SignedDuration::from_secs(20) }]);
+    assert_eq!(words(&look(now + SignedDuration::from_secs(20))), ["delete Pod p"]);
+}
+
+#[test]
+fn a_new_node_gets_the_first_free_network() {
+    let now = Timestamp::from_second(1_000).expect("a time");
+    let taken = ["10.64.0.0/24".to_owned(), "10.64.2.0/24".to_owned()].into();
+    let actions = node::reconcile(&node("True", &json!({})), now, &[], &taken, Patience::LAN, now);
+    let given = actions.iter().find_map(|action| match action {
+        Action::Replace { object, .. } => object["spec"]["podCIDR"].as_str(),
+        _ => None,
+    });
+    assert_eq!(given, Some("10.64.1.0/24"));
+}
+
+#[test]
+fn endpoints_follow_ready_pods_and_named_ports() {
+    let service: Service = read(json!({
+        "metadata": {"name": "web", "namespace": "default", "uid": "web"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http", "protocol": "TCP"}]},
+    }));
+    let ready = pod("a", &json!({}));
+    let unready = pod("b", &json!({"status": {"conditions": []}}));
+    let going = pod("c", &json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
+    let pods = [&going, &unready, &ready];
+    let made = endpoints::reconcile(&service, &pods, &[], None);
+    let [Action::Create { object: slice, .. }, Action::Create { object: old, .. }] = &made[..] else {
+        panic!("{made:#?}")
+    };
+    let (slice, old): (EndpointSlice, Endpoints) = (read(slice.clone()), read(old.clone()));
+    let states: Vec<_> = slice.endpoints.iter().filter_map(|endpoint| endpoint.conditions.clone()).collect();
+    let states: Vec<_> = states.iter().map(|state| (state.ready, state.serving, state.terminating)).collect();
+    let (yes, no) = (Some(true), Some(false));
+    assert_eq!(states, [(yes, yes, no), (no, no, no), (no, yes, yes)]);
+    assert_eq!(slice.ports.as_ref().and_then(|ports| ports[0].port), Some(8080));
+    let subset = &old.subsets.as_ref().expect("some")[0];
+    let count = |addresses: &Option<Vec<_>>| addresses.as_ref().map_or(0, Vec::len);
+    assert_eq!((count(&subset.addresses), count(&subset.not_ready_addresses)), (1, 1));
+    assert_eq!(endpoints::reconcile(&service, &pods, &[&slice], Some(&old)), []);
+}
