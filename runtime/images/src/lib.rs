@@ -1,3 +1,27 @@
-//! Images: content-addressed files, OCI manifests, and how a worker gets them.
+//! Images: from a reference in a pod to a verified WebAssembly file on this machine, and the way back for `push`.
+//!
+//! It knows no engine and no Kubernetes object; what runs the file decides whether it can. Start with `store`; `manifest` says
+//! which forms of images there are, `sources` where they come from, `artifact` how a module becomes an image.
 
+mod artifact;
 pub mod blobs;
+mod describe;
+mod error;
+mod image;
+mod limits;
+mod manifest;
+pub mod media;
+mod records;
+mod reference;
+mod sources;
+mod store;
+mod turns;
+
+pub use artifact::{Artifact, artifact};
+pub use blobs::{BlobStore, Digest};
+pub use describe::{Description, NotWasm, describe};
+pub use error::PullError;
+pub use image::{Image, PullPolicy};
+pub use reference::{CLUSTER_REGISTRY, InvalidReference, Reference, Registry};
+pub use sources::{Body, BoxError, ClusterRegistry};
+pub use store::ImageStore;

@@ -1,0 +1,15 @@
+//! What an image may be at most. A registry is not trusted, so that everything read from one has a limit.
+
+use std::time::Duration;
+
+/// Bytes of a manifest, an index or an image's configuration.
+pub(crate) const DOCUMENT_BYTES: usize = 4 * 1024 * 1024;
+
+/// Bytes of a module.
+pub(crate) const MODULE_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// How long a remote registry may take to accept a connection.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a remote registry may be silent within a response.
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(60);

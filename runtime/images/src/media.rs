@@ -1,0 +1,33 @@
+//! The media types that images of WebAssembly are made of.
+
+/// An OCI image manifest.
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// An OCI index: one manifest for each platform.
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// Docker's manifest.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// Docker's index.
+pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+
+/// Every kind of manifest that is read, in the order in which we would have them.
+pub const MANIFESTS: [&str; 4] = [MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_INDEX];
+
+/// The configuration of a CNCF Wasm artifact.
+pub const WASM_CONFIG: &str = "application/vnd.wasm.config.v0+json";
+/// The configuration of a container image, and of what runwasi's tools make.
+pub const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// Docker's name for the configuration of a container image.
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// The configuration of a Spin application.
+pub const SPIN_CONFIG: &str = "application/vnd.fermyon.spin.application.v1+config";
+
+/// The layer of a CNCF Wasm artifact.
+pub const WASM: &str = "application/wasm";
+
+/// Every media type of a layer that is a module or a component, and nothing else.
+pub const MODULES: [&str; 4] = [
+    WASM,
+    "application/vnd.wasm.content.layer.v1+wasm",
+    "application/vnd.module.wasm.content.layer.v1+wasm",
+    "application/vnd.bytecodealliance.wasm.component.layer.v0+wasm",
+];

@@ -1,0 +1,59 @@
+//! What references were resolved to, remembered on disk: a worker starts its pods without any registry.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::blobs::Digest;
+
+/// What is known of one reference.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// The form of this record; another one is not read.
+    pub version: u32,
+    /// The reference in its canonical form.
+    pub reference: String,
+    /// The digest of the manifest or index.
+    pub digest: String,
+    /// The digest of the module.
+    pub module: String,
+    pub entrypoint: Vec<String>,
+    pub environment: Vec<(String, String)>,
+}
+
+/// The form that this code writes.
+pub(crate) const VERSION: u32 = 1;
+
+/// A folder with a file for each reference.
+#[derive(Debug, Clone)]
+pub(crate) struct Records {
+    directory: PathBuf,
+}
+
+impl Records {
+    pub(crate) fn open(directory: PathBuf) -> io::Result<Self> {
+        std::fs::create_dir_all(&directory)?;
+        Ok(Self { directory })
+    }
+
+    /// What is known of `reference`; a file that cannot be read is as good as none.
+    pub(crate) fn load(&self, reference: &str) -> Option<Record> {
+        let record: Record = serde_json::from_slice(&std::fs::read(self.path(reference)).ok()?).ok()?;
+        (record.version == VERSION && record.reference == reference).then_some(record)
+    }
+
+    /// Remembers `record`, durably, in place of an older one.
+    pub(crate) fn save(&self, record: &Record) -> io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(&self.directory)?;
+        file.write_all(&serde_json::to_vec(record)?)?;
+        file.as_file().sync_all()?;
+        file.persist(self.path(&record.reference)).map_err(|error| error.error)?;
+        std::fs::File::open(&self.directory)?.sync_all()
+    }
+
+    /// A reference may be longer than a file's name.
+    fn path(&self, reference: &str) -> PathBuf {
+        Path::new(&self.directory).join(format!("{}.json", Digest::of(reference.as_bytes()).hex()))
+    }
+}

@@ -1,0 +1,126 @@
+//! Any other registry of the OCI distribution API, by HTTPS; by plain HTTP only on this machine.
+
+use std::net::IpAddr;
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
+use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::errors::{OciDistributionError, OciErrorCode};
+use oci_client::secrets::RegistryAuth;
+
+use super::{BoxError, Content, SourceError};
+use crate::blobs::Digest;
+use crate::limits::{CONNECT_TIMEOUT, DOCUMENT_BYTES, READ_TIMEOUT};
+use crate::media;
+
+/// Clients, made when they are first needed: most workers never ask another registry.
+#[derive(Default)]
+pub(crate) struct Remote {
+    encrypted: OnceLock<oci_client::Client>,
+    plain: OnceLock<oci_client::Client>,
+}
+
+impl Remote {
+    pub(crate) async fn manifest(&self, host: &str, repository: &str, version: &str) -> Result<Bytes, SourceError> {
+        let image = name(host, repository, version);
+        let (document, _) = self.client(host)?.pull_manifest_raw(&image, &RegistryAuth::Anonymous, &media::MANIFESTS).await.map_err(failed)?;
+        if document.len() > DOCUMENT_BYTES {
+            return Err(SourceError::Failed(format!("the manifest has more than {DOCUMENT_BYTES} bytes")));
+        }
+        Ok(document)
+    }
+
+    pub(crate) async fn blob(&self, host: &str, repository: &str, digest: &Digest) -> Result<Content, SourceError> {
+        let digest = digest.to_string();
+        let image = name(host, repository, &digest);
+        let client = self.client(host)?;
+        client.store_auth_if_needed(image.resolve_registry(), &RegistryAuth::Anonymous).await;
+        let blob = client.pull_blob_stream(&image, digest.as_str()).await.map_err(failed)?;
+        Ok(blob.stream.map_err(BoxError::from).boxed())
+    }
+
+    fn client(&self, host: &str) -> Result<&oci_client::Client, SourceError> {
+        let (place, protocol) = match is_this_machine(host) {
+            true => (&self.plain, ClientProtocol::Http),
+            false => (&self.encrypted, ClientProtocol::Https),
+        };
+        if let Some(client) = place.get() {
+            return Ok(client);
+        }
+        // An error means that the process has chosen a provider already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let config = ClientConfig {
+            protocol,
+            connect_timeout: Some(CONNECT_TIMEOUT),
+            read_timeout: Some(READ_TIMEOUT),
+            user_agent: concat!("shoal/", env!("CARGO_PKG_VERSION")),
+            ..ClientConfig::default()
+        };
+        let client = oci_client::Client::try_from(config).map_err(|error| SourceError::Failed(format!("no TLS client can be made: {error}")))?;
+        Ok(place.get_or_init(|| client))
+    }
+}
+
+/// Whether a registry's host, with or without a port, is this machine itself.
+fn is_this_machine(host: &str) -> bool {
+    if let Some(rest) = host.strip_prefix('[') {
+        return rest.split(']').next().and_then(|text| text.parse().ok()).is_some_and(|address: IpAddr| address.is_loopback());
+    }
+    let name = host.split(':').next().unwrap_or_default();
+    name == "localhost" || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+fn name(host: &str, repository: &str, version: &str) -> oci_client::Reference {
+    let (host, repository, version) = (host.to_string(), repository.to_string(), version.to_string());
+    match version.contains(':') {
+        true => oci_client::Reference::with_digest(host, repository, version),
+        false => oci_client::Reference::with_tag(host, repository, version),
+    }
+}
+
+fn failed(error: OciDistributionError) -> SourceError {
+    match error {
+        OciDistributionError::RequestError(error) => SourceError::Unreachable(chain(&error)),
+        OciDistributionError::UnauthorizedError { .. } => SourceError::Denied("it wants credentials".to_string()),
+        OciDistributionError::AuthenticationFailure(reason) => SourceError::Denied(reason),
+        OciDistributionError::ServerError { code: 404, .. } => SourceError::NotFound,
+        OciDistributionError::ServerError { code: 401 | 403, message, .. } => SourceError::Denied(message),
+        OciDistributionError::ServerError { code: 502..=504, message, .. } => SourceError::Unreachable(message),
+        OciDistributionError::RegistryError { envelope, .. } => {
+            let is = |codes: &[OciErrorCode]| envelope.errors.iter().any(|error| codes.contains(&error.code));
+            use OciErrorCode::{BlobUnknown, Denied, ManifestUnknown, NameUnknown, NotFound, Toomanyrequests, Unauthorized};
+            if is(&[ManifestUnknown, NameUnknown, NotFound, BlobUnknown]) {
+                SourceError::NotFound
+            } else if is(&[Unauthorized, Denied]) {
+                SourceError::Denied(envelope.to_string())
+            } else if is(&[Toomanyrequests]) {
+                SourceError::Unreachable(envelope.to_string())
+            } else {
+                SourceError::Failed(envelope.to_string())
+            }
+        }
+        error => SourceError::Failed(error.to_string()),
+    }
+}
+
+/// An error with all that it came from: the outermost alone says only that a request failed.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_asked_without_tls() {
+        for host in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.0.1.2", "[::1]:5000"] {
+            assert!(is_this_machine(host), "{host}");
+        }
+        for host in ["ghcr.io", "localhost.example.com", "10.0.0.1:5000", "[::2]:5000", "127.0.0.1.example.com"] {
+            assert!(!is_this_machine(host), "{host}");
+        }
+    }
+}
