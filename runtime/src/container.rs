@@ -66,10 +66,8 @@ pub async fn pull(context: Arc<Context>, pod: Pod, container: String) -> Happeni
         Some("Never") => PullPolicy::Never,
         _ => PullPolicy::IfNotPresent,
     };
-    let statuses = pod.status.iter().flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses).flatten());
-    let known_image_id = statuses.into_iter().find(|s| s.name == container).map(|s| s.image_id.clone()).filter(|id| !id.is_empty());
     let began = std::time::Instant::now();
-    match context.guests.prepare(ImageRequest { reference: image.clone(), policy, known_image_id }).await {
+    match context.guests.prepare(ImageRequest { reference: image.clone(), policy }).await {
         Ok(prepared) => {
             tell_pulled(&context, &pod, &container, &image, &prepared, began.elapsed());
             let image_id = prepared.image_id.clone();

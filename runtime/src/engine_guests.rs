@@ -1,19 +1,19 @@
 //! The engine and the image files behind [`Guests`].
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
+use shoal_client::empty_body;
 use shoal_engine::{Engine, EngineConfig, ExitReason, Kind, LogSink, Module, Outbound, OutboundError, Preopen};
-use shoal_network::Body;
+use shoal_images::{ClusterRegistry, ImageStore};
+use shoal_network::{Body, BoxError};
 
 use crate::config::AgentConfig;
 use crate::guests::{Exit, Grants, GuestFunction, GuestProcess, Guests, ImageRequest, PrepareError, Prepared, Program, Started};
-use crate::image_files::ImageFiles;
 use crate::logs::{ContainerLog, Stream};
 use crate::outbound::{OutboundError as Refusal, PodOutbound};
 use crate::uplink::Uplink;
@@ -22,11 +22,13 @@ use crate::uplink::Uplink;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// How many requests one function works on at once.
 const CONCURRENCY: usize = 128;
+/// How long a pull waits for a server to be connected; what is here already is used then.
+const REGISTRY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The worker's engine and its images.
 pub struct EngineGuests {
     engine: Arc<Engine>,
-    images: ImageFiles,
+    images: ImageStore,
 }
 
 impl EngineGuests {
@@ -37,17 +39,20 @@ impl EngineGuests {
     pub fn open(config: &AgentConfig, uplink: Uplink) -> anyhow::Result<EngineGuests> {
         let cache_dir = Some(config.data_dir.join("compiled"));
         let engine = Engine::new(&EngineConfig { cache_dir, ..EngineConfig::default() }).context("starting the engine")?;
-        let images = ImageFiles::open(&config.data_dir.join("images"), uplink).context("opening the image files")?;
+        let images = ImageStore::open(&config.data_dir.join("images"), Arc::new(Registry(uplink))).context("opening the image files")?;
         Ok(EngineGuests { engine, images })
     }
 
     async fn prepare_image(&self, image: ImageRequest) -> Result<Prepared, PrepareError> {
-        let found = self.images.get(&image).await?;
-        let path: PathBuf = found.path.clone();
-        let module = self.engine.load(&found.digest, move || std::fs::read(path)).await;
+        let found = self.images.image(&image.reference, image.policy).await;
+        let found = found.map_err(|error| PrepareError { reason: error.reason(), message: error.to_string() })?;
+        let path = found.path.clone();
+        let module = self.engine.load(&found.module.to_string(), move || std::fs::read(path)).await;
         let module = module.map_err(|error| PrepareError { reason: "ErrImagePull", message: format!("{}: {error}", image.reference) })?;
-        let program = Loaded { module };
-        Ok(Prepared { image_id: found.image_id, was_fetched: found.was_fetched, size_bytes: found.size_bytes, program: Arc::new(program) })
+        let image_id = found.image_id();
+        let (was_fetched, size_bytes) = (found.was_fetched, found.size_bytes);
+        let program = Loaded { module, entrypoint: found.entrypoint, environment: found.environment };
+        Ok(Prepared { image_id, was_fetched, size_bytes, program: Arc::new(program) })
     }
 }
 
@@ -57,8 +62,20 @@ impl Guests for EngineGuests {
     }
 }
 
+/// The way to the cluster's registry: over the link.
+struct Registry(Uplink);
+
+impl ClusterRegistry for Registry {
+    fn get(&self, path: &str, accept: &str) -> BoxFuture<'_, Result<Response<Body>, BoxError>> {
+        let request = Request::get(path).header(http::header::ACCEPT, accept).body(empty_body());
+        Box::pin(async move { Ok(self.0.request_within(request?, REGISTRY_PATIENCE).await?) })
+    }
+}
+
 struct Loaded {
     module: Arc<Module>,
+    entrypoint: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Program for Loaded {
@@ -78,11 +95,11 @@ impl Program for Loaded {
     }
 
     fn entrypoint(&self) -> Vec<String> {
-        Vec::new()
+        self.entrypoint.clone()
     }
 
     fn environment(&self) -> Vec<(String, String)> {
-        Vec::new()
+        self.environment.clone()
     }
 }
 
@@ -188,7 +205,7 @@ mod tests {
         let engine = Engine::new(&EngineConfig::default()).expect("an engine");
         let module = engine.load("hello", move || std::fs::read(wasm)).await.expect("a module");
         let log = ContainerLog::open(&LogDirectory::new(directory.path(), "uid", "c"), 0).expect("a log");
-        let started = Loaded { module }.start(Grants {
+        let started = Loaded { module, entrypoint: Vec::new(), environment: Vec::new() }.start(Grants {
             arguments: vec!["hello".to_owned()],
             environment: Vec::new(),
             mounts: Vec::new(),
@@ -199,7 +216,7 @@ mod tests {
             outbound: Arc::new(PodOutbound { namespace: "default".to_owned(), allowed: AllowedHosts::default(), network: network(), outside: Outside }),
         });
         let Ok(Started::Function(function)) = started else { panic!("hello is a function") };
-        let request = Request::get("/").header("host", "hello").body(shoal_client::empty_body()).expect("a request");
+        let request = Request::get("/").header("host", "hello").body(empty_body()).expect("a request");
         let response = function.call(request).await;
         let status = response.status();
         let body = response.into_body().collect().await.expect("a body").to_bytes();

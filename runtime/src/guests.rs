@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
+pub use shoal_images::PullPolicy;
 use shoal_network::Body;
 
 use crate::logs::ContainerLog;
@@ -26,19 +27,6 @@ pub struct ImageRequest {
     pub reference: String,
     /// When to look for it again.
     pub policy: PullPolicy,
-    /// What it was resolved to before: good enough if no registry answers.
-    pub known_image_id: Option<String>,
-}
-
-/// `imagePullPolicy`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PullPolicy {
-    /// Resolve the reference each time.
-    Always,
-    /// Only if it is not here.
-    IfNotPresent,
-    /// It is here or it fails.
-    Never,
 }
 
 /// A program that can be started.

@@ -17,7 +17,6 @@ mod events;
 mod follow;
 mod function_target;
 mod guests;
-mod image_files;
 mod join;
 mod keeper;
 mod kubelet_api;

@@ -45,9 +45,17 @@ impl Uplink {
     /// # Errors
     /// [`TransportError`], which tells a request that nobody saw from one that broke under way.
     pub async fn request(&self, request: Request<Body>) -> Result<Response<Body>, TransportError> {
+        self.request_within(request, CONNECTION_WAIT).await
+    }
+
+    /// As [`Uplink::request`], waiting no longer than `patience` for a connection.
+    ///
+    /// # Errors
+    /// As [`Uplink::request`].
+    pub async fn request_within(&self, request: Request<Body>, patience: Duration) -> Result<Response<Body>, TransportError> {
         let mut current = self.current.clone();
         let living = current.wait_for(|c| c.as_ref().is_some_and(|c| !c.is_closed()));
-        let connection = match tokio::time::timeout(CONNECTION_WAIT, living).await {
+        let connection = match tokio::time::timeout(patience, living).await {
             Ok(Ok(connection)) => connection.clone(),
             _ => None,
         };
