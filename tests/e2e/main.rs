@@ -1,0 +1,84 @@
+//! The end-to-end suite: three servers and two workers as processes, driven by real kubectl and Helm, then broken on purpose.
+//!
+//! The cases run in the order below, on one cluster; those that break it come last. `cargo test --release --test e2e -- WORD`
+//! runs the cases whose name holds the word. Without kubectl (no npm, no network) the suite says that it was skipped and
+//! passes, unless `SHOAL_E2E=required` is set, as CI does.
+
+mod examples;
+mod failures;
+mod helm;
+mod inputs;
+mod kubectl;
+mod workloads;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use shoal_tests::suite::Case;
+use shoal_tests::{Cluster, Tools, case, suite};
+
+fn cases() -> Vec<Case<Cluster>> {
+    vec![
+        case!(kubectl::version_and_discovery_are_understood),
+        case!(kubectl::explain_names_fields_and_types),
+        case!(kubectl::nodes_are_ready_and_described),
+        case!(kubectl::protobuf_bodies_create_objects),
+        case!(kubectl::a_second_apply_says_unchanged),
+        case!(examples::the_bundled_examples_start),
+        case!(examples::functions_answer_on_every_worker),
+        case!(examples::a_function_reaches_another_by_its_service),
+        case!(examples::a_process_prints_what_its_config_map_says),
+        case!(examples::a_computation_ends_with_its_answer),
+        case!(examples::limits_hold_while_the_neighbours_answer),
+        case!(kubectl::get_prints_every_form),
+        case!(kubectl::watching_shows_a_new_pod),
+        case!(kubectl::describe_tells_the_story_of_a_pod_and_its_deployment),
+        case!(kubectl::label_scale_and_set_image_change_what_they_say),
+        case!(kubectl::rollout_undo_brings_the_old_template_back),
+        case!(kubectl::logs_follow_a_running_process),
+        case!(kubectl::delete_waits_until_all_is_gone),
+        case!(kubectl::a_namespace_goes_with_all_that_it_holds),
+        case!(workloads::exit_codes_and_restarts_are_reported),
+        case!(workloads::secrets_and_variables_reach_the_process),
+        case!(workloads::a_failing_readiness_probe_takes_a_pod_out_of_its_service),
+        case!(inputs::bad_manifests_get_the_error_that_kubectl_users_know),
+        case!(inputs::bad_images_are_named_in_status_and_events),
+        case!(inputs::strangers_are_refused),
+        case!(helm::a_chart_installs_upgrades_rolls_back_and_goes),
+        case!(failures::a_killed_leader_loses_no_acknowledged_write),
+        case!(failures::any_server_answers_and_a_restarted_one_catches_up),
+        case!(failures::a_killed_worker_s_pods_move),
+        case!(failures::functions_answer_with_every_server_dead),
+        case!(failures::a_second_up_finds_everything_as_it_was),
+    ]
+}
+
+fn main() -> ExitCode {
+    let filters: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    if std::env::args().any(|argument| argument == "--list") {
+        for case in cases() {
+            println!("{}: test", case.name);
+        }
+        return ExitCode::SUCCESS;
+    }
+    let tools = match Tools::install() {
+        Ok(tools) => tools,
+        Err(error) if std::env::var_os("SHOAL_E2E").is_none() => {
+            println!("skipped: the end-to-end suite needs kubectl and Helm: {error:#}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("the end-to-end suite is required and has no kubectl: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut cluster = match Cluster::start(Path::new(env!("CARGO_BIN_EXE_shoal")), &tools, 3, 2) {
+        Ok(cluster) => cluster,
+        Err(error) => {
+            eprintln!("{error:?}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let failed = suite::run(&mut cluster, &cases(), &filters, |cluster| eprintln!("{}", cluster.logs(30)));
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,134 @@
+//! Pods of every kind that the first cluster runs, and what their status says.
+
+use anyhow::ensure;
+use shoal_tests::{Cluster, eventually, get};
+
+use crate::examples::{PATIENCE, answered};
+
+pub fn exit_codes_and_restarts_are_reported(cluster: &mut Cluster) -> anyhow::Result<()> {
+    let kubectl = &cluster.kubectl;
+    let pod = |name: &str, policy: &str, arguments: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  restartPolicy: {policy}\n  terminationGracePeriodSeconds: 1\n  \
+             containers: [{{name: main, image: 'unruly:1', args: {arguments}}}]\n---\n"
+        )
+    };
+    let manifest = pod("fails-once", "Never", "[exit, '1']") + &pod("fails-again", "Always", "[exit, '1']") + &pod("traps", "Never", "[trap]");
+    kubectl.ok_with(&["apply", "-f", "-"], &manifest)?;
+    let state = |pod: &str, path: &str| kubectl.ok(&["get", "pod", pod, "-o", &format!("jsonpath={{.status.{path}}}")]);
+    eventually("the exit code is in the status", PATIENCE, || {
+        ensure!(state("fails-once", "phase")? == "Failed", "phase");
+        ensure!(state("fails-once", "containerStatuses[0].state.terminated.exitCode")? == "1", "exit code");
+        ensure!(state("fails-once", "containerStatuses[0].state.terminated.reason")? == "Error", "reason");
+        Ok(())
+    })?;
+    eventually("a trap is told with its message", PATIENCE, || {
+        ensure!(state("traps", "phase")? == "Failed", "phase");
+        let message = state("traps", "containerStatuses[0].state.terminated.message")?;
+        ensure!(message.contains("unreachable"), "{message:?}");
+        ensure!(kubectl.ok(&["logs", "traps"])?.contains("asked to trap"), "the log");
+        Ok(())
+    })?;
+    eventually("a container that fails again and again is backed off", PATIENCE, || {
+        ensure!(state("fails-again", "containerStatuses[0].state.waiting.reason")? == "CrashLoopBackOff", "reason");
+        ensure!(state("fails-again", "containerStatuses[0].restartCount")?.parse::<u32>()? >= 1, "restarts");
+        ensure!(state("fails-again", "containerStatuses[0].lastState.terminated.exitCode")? == "1", "last state");
+        Ok(())
+    })?;
+    kubectl.ok(&["delete", "pod", "fails-once", "fails-again", "traps", "--timeout=60s"])?;
+    Ok(())
+}
+
+pub fn secrets_and_variables_reach_the_process(cluster: &mut Cluster) -> anyhow::Result<()> {
+    let kubectl = &cluster.kubectl;
+    let manifest = r#"
+apiVersion: v1
+kind: Secret
+metadata: {name: whisper}
+stringData: {word: abalone}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: listener}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: main
+      image: ticker:1
+      args: ["$(PREFIX)-$(POD_NAME)"]
+      env:
+        - {name: PREFIX, value: from}
+        - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+        - {name: MESSAGE, valueFrom: {secretKeyRef: {name: whisper, key: word}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: reader}
+spec:
+  terminationGracePeriodSeconds: 1
+  volumes:
+    - {name: secret, secret: {secretName: whisper}}
+    - {name: scratch, emptyDir: {}}
+  containers:
+    - name: main
+      image: ticker:1
+      env: [{name: MESSAGE_FILE, value: /secret/word}]
+      volumeMounts:
+        - {name: secret, mountPath: /secret}
+        - {name: scratch, mountPath: /scratch}
+"#;
+    kubectl.ok_with(&["apply", "-f", "-"], manifest)?;
+    for pod in ["listener", "reader"] {
+        eventually("the process says the secret word", PATIENCE, || {
+            let log = kubectl.ok(&["logs", pod])?;
+            ensure!(log.contains("abalone"), "{pod}: {log}");
+            Ok(())
+        })?;
+    }
+    let log = kubectl.ok(&["logs", "listener"])?;
+    ensure!(log.contains("from-listener"), "{log}");
+    kubectl.ok(&["delete", "pod", "listener", "reader", "--timeout=60s"])?;
+    kubectl.ok(&["delete", "secret", "whisper"])?;
+    Ok(())
+}
+
+pub fn a_failing_readiness_probe_takes_a_pod_out_of_its_service(cluster: &mut Cluster) -> anyhow::Result<()> {
+    let kubectl = &cluster.kubectl;
+    // The probe asks front, which answers 200 only while `back` can be reached, so the test breaks and mends it from outside.
+    let manifest = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: gate, labels: {app: gate}}
+spec:
+  containers:
+    - name: front
+      image: front:1
+      ports: [{name: http, containerPort: 8080}]
+      env: [{name: BACK_URL, value: gate-back}]
+      readinessProbe: {httpGet: {path: /, port: http}, periodSeconds: 1, failureThreshold: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: gate}
+spec: {type: NodePort, selector: {app: gate}, ports: [{port: 80, targetPort: http, nodePort: 30082}]}
+"#;
+    kubectl.ok_with(&["apply", "-f", "-"], manifest)?;
+    let endpoints = || kubectl.ok(&["get", "endpoints", "gate", "-o", "jsonpath={.subsets[*].addresses[*].targetRef.name}"]);
+    eventually("the probe is seen to fail", PATIENCE, || {
+        let ready = kubectl.ok(&["get", "pod", "gate", "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}"])?;
+        ensure!(ready == "False", "Ready is {ready:?}");
+        let events = kubectl.ok(&["get", "events", "--field-selector=involvedObject.name=gate,reason=Unhealthy"])?;
+        ensure!(events.contains("Readiness probe failed"), "{events}");
+        Ok(())
+    })?;
+    ensure!(endpoints()?.is_empty(), "a pod that is not ready is an endpoint");
+    ensure!(get("127.0.1.1:30082", "/")?.status == 503, "a Service without endpoints answers 503");
+    let mended = "apiVersion: v1\nkind: Service\nmetadata: {name: gate-back}\nspec: {selector: {app: back}, ports: [{port: 80, targetPort: http}]}\n";
+    kubectl.ok_with(&["apply", "-f", "-"], mended)?;
+    eventually("the pod is ready and an endpoint", PATIENCE, || {
+        ensure!(endpoints()? == "gate", "no endpoint");
+        answered("127.0.1.2:30082", "/")
+    })?;
+    kubectl.ok(&["delete", "pod/gate", "service/gate", "service/gate-back", "--timeout=60s"])?;
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! A cluster of real processes in a temporary folder, started by `shoal up --detach` and stopped when it is dropped.
+
+use std::path::{Path, PathBuf};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+use rustix::process::{Pid, Signal};
+use serde_json::Value;
+
+use crate::{Tool, Tools, eventually};
+
+/// The cluster, and the tools set up for it.
+pub struct Cluster {
+    binary: PathBuf,
+    folder: tempfile::TempDir,
+    /// kubectl for this cluster, as its admin.
+    pub kubectl: Tool,
+    /// Helm for this cluster, as its admin.
+    pub helm: Tool,
+    api_port: u16,
+}
+
+impl Cluster {
+    /// Starts `servers` and `workers` with the program at `binary` and waits until all are ready.
+    ///
+    /// # Errors
+    /// When `shoal up` fails; the message holds what it printed.
+    pub fn start(binary: &Path, tools: &Tools, servers: u16, workers: u16) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir().context("failed to make a temporary folder")?;
+        let kubeconfig = folder.path().join("cluster/admin.kubeconfig");
+        let cluster = Self {
+            binary: binary.to_path_buf(),
+            kubectl: tools.tool("kubectl", &kubeconfig, folder.path()),
+            helm: tools.tool("helm", &kubeconfig, folder.path()),
+            folder,
+            api_port: free_ports(servers)?,
+        };
+        cluster.up(servers, workers)?;
+        Ok(cluster)
+    }
+
+    /// `shoal up --detach` on the same folder: starts what is not running.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn up(&self, servers: u16, workers: u16) -> anyhow::Result<String> {
+        let (servers, workers, port) = (servers.to_string(), workers.to_string(), self.api_port.to_string());
+        self.shoal(&["up", "--servers", &servers, "--workers", &workers, "--api-port", &port, "--detach"])
+    }
+
+    /// Runs the program with this cluster's `--data-dir`; answers what it printed.
+    ///
+    /// # Errors
+    /// When it ends with anything but 0.
+    pub fn shoal(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = Command::new(&self.binary)
+            .arg(arguments[0])
+            .arg("--data-dir")
+            .arg(self.data())
+            .args(&arguments[1..])
+            .env_remove("RUST_BACKTRACE")
+            .env_remove("KUBECONFIG")
+            .output()
+            .with_context(|| format!("failed to start {}", self.binary.display()))?;
+        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        anyhow::ensure!(output.status.success(), "`shoal {}` failed\n{stdout}{stderr}", arguments.join(" "));
+        Ok(stdout.into_owned())
+    }
+
+    /// The folder of the cluster.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("cluster")
+    }
+
+    /// The rows of `cluster.json`.
+    ///
+    /// # Errors
+    /// When it is not there or not JSON.
+    pub fn processes(&self) -> anyhow::Result<Vec<Value>> {
+        let text = std::fs::read_to_string(self.data().join("cluster.json")).context("failed to read cluster.json")?;
+        let cluster: Value = serde_json::from_str(&text)?;
+        Ok(cluster["processes"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// The names of the members of one role, `server` or `worker`.
+    ///
+    /// # Errors
+    /// As [`Cluster::processes`].
+    pub fn names(&self, role: &str) -> anyhow::Result<Vec<String>> {
+        let rows = self.processes()?;
+        let of_role = rows.iter().filter(|row| row["role"] == role);
+        Ok(of_role.filter_map(|row| row["name"].as_str().map(str::to_string)).collect())
+    }
+
+    /// Sends a signal to the member called `name`.
+    ///
+    /// # Errors
+    /// When there is no such member or it does not run.
+    pub fn signal(&self, name: &str, signal: Signal) -> anyhow::Result<()> {
+        let rows = self.processes()?;
+        let row = rows.iter().find(|row| row["name"] == name).with_context(|| format!("there is no {name}"))?;
+        let pid = row["pid"].as_i64().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).context("no process id")?;
+        rustix::process::kill_process(pid, signal).with_context(|| format!("failed to signal {name}"))
+    }
+
+    /// Starts the member called `name` again with the arguments that `cluster.json` keeps for it, and nothing else.
+    ///
+    /// # Errors
+    /// When there is no such member or it cannot be started.
+    pub fn restart_member(&self, name: &str) -> anyhow::Result<()> {
+        let mut rows = self.processes()?;
+        let row = rows.iter_mut().find(|row| row["name"] == name).with_context(|| format!("there is no {name}"))?;
+        let arguments: Vec<String> = serde_json::from_value(row["arguments"].clone()).context("no arguments")?;
+        let log = std::fs::File::options().append(true).open(self.data().join(format!("{name}.log")))?;
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+        let mut child = command.spawn().with_context(|| format!("failed to start {name}"))?;
+        row["pid"] = child.id().into();
+        std::fs::write(self.data().join("cluster.json"), serde_json::json!({"processes": rows}).to_string())?;
+        // Only so that its exit status is taken when it ends.
+        std::thread::spawn(move || child.wait());
+        Ok(())
+    }
+
+    /// The name of the server that leads now.
+    ///
+    /// # Errors
+    /// When none does within the time that an election takes.
+    pub fn leader(&self) -> anyhow::Result<String> {
+        eventually("a leader", Duration::from_secs(15), || {
+            let query = ["get", "lease", "-n", "kube-system", "kube-controller-manager", "-o", "jsonpath={.spec.holderIdentity}"];
+            let holder = self.kubectl.ok(&query)?;
+            anyhow::ensure!(!holder.is_empty(), "the lease has no holder");
+            Ok(holder)
+        })
+    }
+
+    /// What the members wrote to their logs last, for a person who must find out why a test failed.
+    pub fn logs(&self, lines: usize) -> String {
+        let mut text = String::new();
+        for row in self.processes().unwrap_or_default() {
+            let name = row["name"].as_str().unwrap_or_default();
+            let log = std::fs::read_to_string(self.data().join(format!("{name}.log"))).unwrap_or_default();
+            let all: Vec<&str> = log.lines().collect();
+            text.push_str(&format!("--- {name}\n{}\n", all[all.len().saturating_sub(lines)..].join("\n")));
+        }
+        text
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Err(error) = self.shoal(&["down"]) {
+            eprintln!("{error:?}");
+        }
+    }
+}
+
+/// The first of `count` neighbouring ports that are free for TCP and UDP.
+fn free_ports(count: u16) -> anyhow::Result<u16> {
+    for _ in 0..100 {
+        let first = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let is_free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() && std::net::UdpSocket::bind(("127.0.0.1", port)).is_ok();
+        if first < u16::MAX - count && (first..first + count).all(is_free) {
+            return Ok(first);
+        }
+    }
+    anyhow::bail!("found no {count} neighbouring free ports")
+}
