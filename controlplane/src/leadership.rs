@@ -55,18 +55,17 @@ fn lead(core: &Arc<Core>, patience: Patience) -> Tasks {
         ca_pem: core.keys.authority.certificate_pem().to_string(),
         patience,
     };
-    leading.spawn_draining("loops", move |stop| run_loops(client, settings, stop));
+    leading.spawn_draining("loops", move |stop| again(stop, move |stop| loops::run(client.clone(), settings.clone(), stop)));
     let core = core.clone();
-    leading.spawn_draining("bootstrap", move |stop| provide(core, stop));
+    leading.spawn_draining("bootstrap", move |stop| again(stop, move |stop| provide(core.clone(), stop)));
     leading
 }
 
-/// The loops, started again should they panic.
-async fn run_loops(client: Client, settings: loops::Settings, stop: CancellationToken) {
+/// Does `work` until `stop`, started again should it panic: a server that leads and does nothing would be the worst.
+async fn again<R: Future<Output = ()>>(stop: CancellationToken, work: impl Fn(CancellationToken) -> R) {
     while !stop.is_cancelled() {
-        let loops = AssertUnwindSafe(loops::run(client.clone(), settings.clone(), stop.clone()));
-        if loops.catch_unwind().await.is_err() {
-            tracing::error!("the loops panicked and are started again");
+        if AssertUnwindSafe(work(stop.clone())).catch_unwind().await.is_err() {
+            tracing::error!("what the leader does has panicked and is started again");
         }
         // It answers nothing when it is to stop.
         let _ = stop.run_until_cancelled(tokio::time::sleep(limits::RETRY)).await;
