@@ -134,3 +134,5 @@ pub fn schema_of(api_version: &str, kind: &str) -> Option<Schema<'static>> {
     schema::of_kind(group, version, kind)
 }
 
+#[cfg(test)]
+mod tests;

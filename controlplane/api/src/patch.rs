@@ -61,3 +61,5 @@ pub fn merge_patch(object: &mut Value, patch: &Value) {
     json_patch::merge(object, patch);
 }
 
+#[cfg(test)]
+mod tests;

@@ -234,3 +234,5 @@ fn schema_or(bytes: &[u8], child: Schema<'_>, kind: Kind, depth: usize) -> Resul
     })
 }
 
+#[cfg(test)]
+mod tests;

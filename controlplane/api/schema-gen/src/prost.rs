@@ -57,13 +57,16 @@ fn parse(package: &str, text: &str) -> Vec<Message> {
         if let Some(comment) = trimmed.strip_prefix("///") {
             marks.extend(comment.trim().strip_prefix('+').map(ToOwned::to_owned));
         } else if trimmed.starts_with("#[prost(") {
-            attribute = until(trimmed, &mut lines, ")]");
+            attribute = until(trimmed, &mut lines, |whole| whole.ends_with(")]"));
         } else if let Some(name) = trimmed.strip_prefix("pub struct ") {
             let name = name.split([' ', '{']).next().unwrap_or_default();
             let path = format!("{package}::{name}");
             messages.push(Message { path, marks: std::mem::take(&mut marks), fields: Vec::new() });
         } else if let Some(message) = messages.last_mut().filter(|_| trimmed.starts_with("pub ") && !attribute.is_empty()) {
-            let declaration = until(trimmed, &mut lines, ",");
+            // A type that spans lines ends where its angle brackets do: `BTreeMap<`, `String,`, `Quantity,`, `>,`.
+            let declaration = until(trimmed, &mut lines, |whole| {
+                whole.ends_with(',') && whole.matches('<').count() == whole.matches('>').count()
+            });
             let taken = std::mem::take(&mut marks);
             message.fields.push(field(package, &std::mem::take(&mut attribute), &declaration, taken));
         }
@@ -71,10 +74,10 @@ fn parse(package: &str, text: &str) -> Vec<Message> {
     messages
 }
 
-/// The text from `first` to the line that ends with `end`, as one line.
-fn until<'a>(first: &str, lines: &mut impl Iterator<Item = &'a str>, end: &str) -> String {
+/// The text from `first` to the line with which it is whole, as one line.
+fn until<'a>(first: &str, lines: &mut impl Iterator<Item = &'a str>, is_whole: fn(&str) -> bool) -> String {
     let mut whole = first.to_owned();
-    while !whole.ends_with(end) {
+    while !is_whole(&whole) {
         let Some(next) = lines.next() else { break };
         whole.push(' ');
         whole.push_str(next.trim());
@@ -111,7 +114,7 @@ fn field(package: &str, attribute: &str, declaration: &str, marks: Vec<String>) 
 
 /// The path of the innermost type, seen from the crate's root.
 fn resolve(package: &str, type_text: &str) -> String {
-    let inner = type_text.trim().trim_end_matches(',').trim_end_matches([' ', '>']);
+    let inner = type_text.trim_end_matches([' ', '>', ',']);
     let inner = inner.rsplit(['<', ' ']).next().unwrap_or(inner).trim();
     let mut path: Vec<&str> = package.split("::").collect();
     for part in inner.split("::") {
