@@ -59,7 +59,7 @@ impl Shared {
     pub(crate) fn watch(self: &Arc<Self>, prefix: &str, after: Revision) -> Result<Watch, Compacted> {
         let mut inner = self.lock();
         let Some(changes) = inner.state.changes_after(after, prefix) else { return Err(Compacted(inner.state.view().compacted())) };
-        let (watch, watcher) = Watch::new(prefix, changes.cloned().collect(), self);
+        let (watch, watcher) = Watch::new(prefix, after, changes.cloned().collect(), self);
         inner.watchers.push(watcher);
         Ok(watch)
     }

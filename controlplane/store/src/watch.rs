@@ -31,19 +31,22 @@ pub struct Watch {
     live: mpsc::Receiver<Arc<[Change]>>,
     shared: Weak<Shared>,
     prefix: String,
+    /// Nothing up to this revision is told, also by a server that has yet to get there.
+    after: Revision,
     over: bool,
 }
 
 /// The sending half, kept by the state machine.
 pub(crate) struct Watcher {
     prefix: String,
+    after: Revision,
     sender: mpsc::Sender<Arc<[Change]>>,
 }
 
 impl Watcher {
     /// Hands over what concerns this watcher; false when it is gone or too slow, and is to be forgotten.
     pub(crate) fn tell(&self, changes: &Arc<[Change]>) -> bool {
-        if !changes.iter().any(|change| change.key.starts_with(&self.prefix)) {
+        if !changes.iter().any(|change| change.revision > self.after && change.key.starts_with(&self.prefix)) {
             return !self.sender.is_closed();
         }
         self.sender.try_send(Arc::clone(changes)).is_ok()
@@ -51,10 +54,10 @@ impl Watcher {
 }
 
 impl Watch {
-    pub(crate) fn new(prefix: &str, backlog: Vec<Change>, shared: &Arc<Shared>) -> (Self, Watcher) {
+    pub(crate) fn new(prefix: &str, after: Revision, backlog: Vec<Change>, shared: &Arc<Shared>) -> (Self, Watcher) {
         let (sender, live) = mpsc::channel(BEHIND);
-        let watch = Self { backlog, live, shared: Arc::downgrade(shared), prefix: prefix.to_string(), over: false };
-        (watch, Watcher { prefix: prefix.to_string(), sender })
+        let watch = Self { backlog, live, shared: Arc::downgrade(shared), prefix: prefix.to_string(), after, over: false };
+        (watch, Watcher { prefix: prefix.to_string(), after, sender })
     }
 
     /// The next event; `Err` once when the watcher was too slow, then `None`. `None` also when the store is closed.
@@ -81,7 +84,9 @@ impl Watch {
                 Err(_) => {
                     let shared = self.shared.upgrade()?;
                     // Changes are handed over under the same lock, so that nothing is on its way when the queue is empty.
-                    if let Some(revision) = shared.revision_if(|| self.live.is_empty()) {
+                    if let Some(revision) = shared.revision_if(|| self.live.is_empty())
+                        && revision >= self.after
+                    {
                         return Some(Ok(WatchEvent::Progress(revision)));
                     }
                 }

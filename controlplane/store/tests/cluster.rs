@@ -319,3 +319,33 @@ async fn a_second_process_on_the_same_directory_is_refused() {
     let message = refused.err().expect("the directory is locked").to_string();
     assert!(message.contains("another server uses this directory"), "{message}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_from_a_revision_that_is_still_to_come_repeats_nothing() {
+    let cluster = Cluster::of(1).await;
+    let store = cluster.store(1);
+    let before = store.commit(put("/w/0", "x")).await.expect("committed").revision;
+    let mut watch = store.watch("/w/", Revision(before.0 + 2)).expect("nothing is compacted");
+    for number in 1..=3 {
+        store.commit(put(&format!("/w/{number}"), "x")).await.expect("committed");
+    }
+    let event = tokio::time::timeout(PATIENCE, watch.next()).await.expect("in time").expect("the store runs").expect("not cut off");
+    let WatchEvent::Changes(changes) = event else { panic!("{event:?}") };
+    assert_eq!(changes.into_iter().map(|change| change.key).collect::<Vec<_>>(), ["/w/3"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_objects_reach_a_server_that_was_away() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader(1, None).await;
+    let away = (1..=3).find(|id| *id != leader).expect("two are left");
+    cluster.stop(away).await;
+    // More than a frame may hold, and far fewer entries than make a snapshot.
+    let largest = "x".repeat(3 << 19);
+    for number in 0..30 {
+        cluster.store(leader).commit(put(&format!("/large/{number}"), &largest)).await.expect("committed");
+    }
+    let back = cluster.start(away).await;
+    back.read_barrier().await.expect("it catches up");
+    assert_eq!(back.view().count("/large/"), 30);
+}
