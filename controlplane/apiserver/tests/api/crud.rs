@@ -179,7 +179,7 @@ async fn what_is_not_valid_is_refused_with_its_causes() {
     assert_eq!((refused.code, refused.json["reason"].as_str()), (422, Some("Invalid")));
     assert_eq!(refused.json["details"]["causes"][0]["field"], "metadata.name");
     assert_eq!(api.post(CONFIG_MAPS, json!({"kind": "Secret", "apiVersion": "v1"})).await.code, 400);
-    let yaml = api.send(admin(), "POST", CONFIG_MAPS, &[("content-type", "application/yaml")], "metadata:\n  name: y\n").await;
+    let yaml = api.send(admin(), "POST", CONFIG_MAPS, &[("content-type", "application/yaml")], "metadata:\n  name: from-yaml\n").await;
     assert_eq!(yaml.code, 201, "{}", yaml.text);
     let unknown = api.send(admin(), "POST", CONFIG_MAPS, &[("content-type", "text/plain")], "x").await;
     assert_eq!(unknown.code, 415);
