@@ -155,10 +155,10 @@ async fn what_is_declared_comes_to_be_and_goes_again() {
 
     let background = DeleteOptions::default();
     client.delete::<Deployment>("default", "web", &background).await.expect("deleted");
-    until("no pods", &pods, |pods| pods.is_empty()).await;
+    until("no pods", &pods, Snapshot::is_empty).await;
     let sets = Cache::<ReplicaSet>::start(client.clone(), everything(None), stop.clone());
     sets.synced().await;
-    until("no replica sets", &sets, |sets| sets.is_empty()).await;
+    until("no replica sets", &sets, Snapshot::is_empty).await;
 
     stop.cancel();
     for node in nodes {

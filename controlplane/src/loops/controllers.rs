@@ -1,6 +1,7 @@
 //! Which controller looks at what, and which changes make it look.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -143,7 +144,13 @@ impl Starter<'_> {
             self.tasks.spawn(name, async move {
                 loop {
                     let key = queue.next().await;
-                    let actions = decide(&observed, &key, Timestamp::now());
+                    // A controller that panics over one key is a bug, and no reason to forget all others.
+                    let look = AssertUnwindSafe(|| decide(&observed, &key, Timestamp::now()));
+                    let Ok(actions) = std::panic::catch_unwind(look) else {
+                        tracing::error!(controller = name, %key, "a controller panicked");
+                        queue.done(&key, false);
+                        continue;
+                    };
                     if !actions.is_empty() {
                         tracing::debug!(controller = name, %key, ?actions, "a controller acts");
                     }
