@@ -1,7 +1,7 @@
 //! Registering the node, writing its status, renewing its Lease.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -20,8 +20,18 @@ pub async fn keep_node(context: Arc<Context>, machine: Machine, link_address: St
     let mut status: Option<NodeStatus> = None;
     let mut connection = context.uplink.changes();
     let mut failures = 0u32;
+    let mut written: Option<Instant> = None;
+    let look = context.config.pace.lease() * 2;
     loop {
         connected(&mut connection).await;
+        let is_fresh = written.is_some_and(|written| written.elapsed() < context.config.pace.node_status());
+        if is_fresh && is_said(&context).await {
+            tokio::select! {
+                () = tokio::time::sleep(look) => {}
+                _ = connection.changed() => written = None,
+            }
+            continue;
+        }
         let now = node::status(&context.config, &machine, status.as_ref(), Timestamp::now());
         let wait = match write_node(&context, &link_address, &now).await {
             Ok(node) => {
@@ -32,7 +42,8 @@ pub async fn keep_node(context: Arc<Context>, machine: Machine, link_address: St
                 registered.send_replace(Some(Arc::new(node)));
                 status = Some(now);
                 failures = 0;
-                context.config.pace.node_status()
+                written = Some(Instant::now());
+                look
             }
             Err(error) => {
                 tracing::debug!(%error, "writing the node failed");
@@ -43,8 +54,20 @@ pub async fn keep_node(context: Arc<Context>, machine: Machine, link_address: St
         // A new connection may lead to a cluster that has forgotten us.
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            _ = connection.changed() => {}
+            _ = connection.changed() => written = None,
         }
+    }
+}
+
+/// Whether the API still says of the node what it was told: the control plane takes the word of a node that was silent for
+/// too long away, and only the node itself can give it again.
+async fn is_said(context: &Context) -> bool {
+    match context.client.get::<Node>("", &context.config.node_name).await {
+        Ok(node) => {
+            let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+            conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        }
+        Err(error) => !error.is_not_found(),
     }
 }
 
@@ -56,6 +79,10 @@ async fn connected(connection: &mut watch::Receiver<Option<Connection>>) {
 async fn write_node(context: &Context, link_address: &str, status: &NodeStatus) -> Result<Node, ClientError> {
     let name = context.config.node_name.as_str();
     let metadata = node::metadata(&context.config, link_address);
+    // The Lease first: whoever reads the status must not find it older than the word that the node is ready.
+    if let Ok(node) = context.client.get::<Node>("", name).await {
+        renew(context, &node).await?;
+    }
     let patch = Patch::Merge(json!({"metadata": {"labels": metadata.labels, "annotations": metadata.annotations}}));
     match context.client.patch::<Node>("", name, &patch).await {
         Err(error) if error.is_not_found() => {

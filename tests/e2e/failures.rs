@@ -13,9 +13,9 @@ use crate::examples::{PATIENCE, WORKERS, answered};
 use crate::kubectl::running;
 
 pub fn a_killed_leader_loses_no_acknowledged_write(cluster: &mut Cluster) -> anyhow::Result<()> {
-    let leader = cluster.leader()?;
+    let leader = cluster.leader("server-1")?;
     let survivor = cluster.names("server")?.into_iter().find(|name| *name != leader).context("no other server")?;
-    let url = api_url(cluster, &survivor)?;
+    let url = cluster.api_url(&survivor)?;
     let kubectl = cluster.kubectl.clone();
     let create = |number: usize| {
         let arguments = ["--server", &url, "create", "configmap", &format!("write-{number}"), "--from-literal=a=b"];
@@ -36,11 +36,11 @@ pub fn a_killed_leader_loses_no_acknowledged_write(cluster: &mut Cluster) -> any
     ensure!(acknowledged.iter().any(|number| *number > 10), "no write was acknowledged after the leader died");
     ensure!(asked > 0 && failed == 0, "{failed} of {asked} requests to functions failed while the leader was replaced");
     let new = eventually("another leader", PATIENCE, || {
-        let holder = cluster.leader()?;
+        let holder = cluster.leader(&survivor)?;
         ensure!(holder != leader, "the lease still names {leader}");
         Ok(holder)
     })?;
-    let listed = cluster.kubectl.ok(&["--server", &api_url(cluster, &new)?, "get", "configmaps", "-o", "name"])?;
+    let listed = cluster.kubectl.ok(&["--server", &cluster.api_url(&new)?, "get", "configmaps", "-o", "name"])?;
     for number in &acknowledged {
         ensure!(listed.contains(&format!("configmap/write-{number}\n")), "write-{number} was acknowledged and is gone");
     }
@@ -50,7 +50,7 @@ pub fn a_killed_leader_loses_no_acknowledged_write(cluster: &mut Cluster) -> any
 
 pub fn any_server_answers_and_a_restarted_one_catches_up(cluster: &mut Cluster) -> anyhow::Result<()> {
     for server in cluster.names("server")? {
-        let url = api_url(cluster, &server)?;
+        let url = cluster.api_url(&server)?;
         let listed = eventually("the server answers", PATIENCE, || cluster.kubectl.ok(&["--server", &url, "get", "configmaps", "-o", "name"]))?;
         ensure!(listed.contains("configmap/write-0\n"), "{server} does not have the writes:\n{listed}");
         let name = format!("by-{server}");
@@ -130,13 +130,6 @@ pub fn a_second_up_finds_everything_as_it_was(cluster: &mut Cluster) -> anyhow::
 /// The names and start counts of hello's pods.
 fn pods(kubectl: &Tool) -> anyhow::Result<String> {
     kubectl.ok(&["get", "pods", "-l", "app=hello", "--sort-by=.metadata.name", "-o", "jsonpath={range .items[*]}{.metadata.uid} {end}"])
-}
-
-/// The URL of a server's API.
-fn api_url(cluster: &Cluster, server: &str) -> anyhow::Result<String> {
-    let rows = cluster.processes()?;
-    let row = rows.iter().find(|row| row["name"] == server).with_context(|| format!("there is no {server}"))?;
-    Ok(row["addresses"][0].as_str().context("no address")?.to_string())
 }
 
 /// Requests to the hello function, one after another on both workers, until they are stopped.

@@ -124,13 +124,24 @@ impl Cluster {
         Ok(())
     }
 
-    /// The name of the server that leads now.
+    /// The URL of a server's API.
+    ///
+    /// # Errors
+    /// When there is no such server.
+    pub fn api_url(&self, server: &str) -> anyhow::Result<String> {
+        let rows = self.processes()?;
+        let row = rows.iter().find(|row| row["name"] == server).with_context(|| format!("there is no {server}"))?;
+        Ok(row["addresses"][0].as_str().context("no address")?.to_string())
+    }
+
+    /// The name of the server that leads now, as the server called `asked` knows it.
     ///
     /// # Errors
     /// When none does within the time that an election takes.
-    pub fn leader(&self) -> anyhow::Result<String> {
+    pub fn leader(&self, asked: &str) -> anyhow::Result<String> {
+        let url = self.api_url(asked)?;
         eventually("a leader", Duration::from_secs(15), || {
-            let query = ["get", "lease", "-n", "kube-system", "kube-controller-manager", "-o", "jsonpath={.spec.holderIdentity}"];
+            let query = ["--server", &url, "get", "lease", "-n", "kube-system", "kube-controller-manager", "-o", "jsonpath={.spec.holderIdentity}"];
             let holder = self.kubectl.ok(&query)?;
             anyhow::ensure!(!holder.is_empty(), "the lease has no holder");
             Ok(holder)

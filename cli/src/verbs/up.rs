@@ -39,11 +39,14 @@ impl Up {
         let layout = Layout::create(&self.data_dir)?;
         let lock = layout.lock()?;
         let wanted = Wanted { servers: self.servers, workers: self.workers, api_port: self.api_port };
+        let is_new = layout.load()?.processes.is_empty();
         let started = match start::start(&layout, &wanted).await {
             Ok(started) => started,
             Err(error) => {
-                // What is half there would be in the way of the next try.
-                super::down::stop(&layout).await?;
+                // A new cluster that is half there would be in the way of the next try; one that ran before is left running.
+                if is_new {
+                    super::down::stop(&layout).await?;
+                }
                 return Err(error);
             }
         };
