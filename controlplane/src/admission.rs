@@ -13,11 +13,19 @@ use crate::server::Core;
 use crate::tokens;
 
 /// Answers a newcomer. Each refusal is logged here, once.
-pub(crate) async fn answer(core: Arc<Core>, remote: std::net::SocketAddr, request: JoinRequest) -> Result<JoinReply, String> {
+pub(crate) async fn answer(
+    core: Arc<Core>,
+    remote: std::net::SocketAddr,
+    request: JoinRequest,
+) -> Result<JoinReply, String> {
     let answer = decide(&core, &request).await;
     match &answer {
-        Ok(_) => tracing::info!(%remote, name = request.name, role = ?request.role, token = request.token_id, "a newcomer was let in"),
-        Err(reason) => tracing::warn!(%remote, name = request.name, role = ?request.role, token = request.token_id, reason, "refused a newcomer"),
+        Ok(_) => {
+            tracing::info!(%remote, name = request.name, role = ?request.role, token = request.token_id, "a newcomer was let in")
+        }
+        Err(reason) => {
+            tracing::warn!(%remote, name = request.name, role = ?request.role, token = request.token_id, reason, "refused a newcomer")
+        }
     }
     answer
 }
@@ -80,7 +88,9 @@ fn member_subject(identity: PeerIdentity) -> Subject {
 /// RFC 1123: what Kubernetes takes for a node's name, and a label can hold.
 fn is_name(name: &str) -> bool {
     let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    let is_label = |label: &str| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-') && label.bytes().all(is_inner);
+    let is_label = |label: &str| {
+        !label.is_empty() && !label.starts_with('-') && !label.ends_with('-') && label.bytes().all(is_inner)
+    };
     name.len() <= 63 && name.split('.').all(is_label)
 }
 

@@ -29,7 +29,8 @@ impl Catalog for StoreCatalog {
             self.store.read_barrier().await.map_err(failed)?;
             let view = self.store.view();
             let prefix = format!("{PREFIX}{prefix}");
-            let pairs = view.range(&prefix, None).map(|(key, entry)| (key[PREFIX.len()..].to_string(), entry.value.clone()));
+            let pairs =
+                view.range(&prefix, None).map(|(key, entry)| (key[PREFIX.len()..].to_string(), entry.value.clone()));
             Ok(pairs.collect())
         })
     }

@@ -157,7 +157,7 @@ fn join(addresses: Vec<String>, token: Option<String>) -> anyhow::Result<Option<
         (true, None) => Ok(None),
         (false, Some(token)) => Ok(Some(Join { addresses, token: token.parse()? })),
         (true, Some(_)) => anyhow::bail!("a token is of no use without the address of a server to join"),
-        (false, None) => anyhow::bail!("joining a cluster needs a token: `shoal token create --server` makes one"),
+        (false, None) => anyhow::bail!("joining a cluster needs a token: `shoal token create --role server` makes one"),
     }
 }
 
@@ -187,7 +187,12 @@ mod tests {
     fn a_word_that_is_not_known_and_a_bad_token_are_named() {
         let error = toml::from_str::<ConfigFile>("data_dri = \"/d\"").expect_err("refused");
         assert!(error.to_string().contains("data_dri"), "{error}");
-        let file = ConfigFile { data_dir: Some("/d".into()), join: vec!["a:1".into()], token: Some("x".into()), ..Default::default() };
+        let file = ConfigFile {
+            data_dir: Some("/d".into()),
+            join: vec!["a:1".into()],
+            token: Some("x".into()),
+            ..Default::default()
+        };
         let error = file.into_config().expect_err("refused");
         assert!(error.to_string().contains("no join token"), "{error}");
     }

@@ -69,7 +69,8 @@ impl DataDir {
 
     pub(crate) fn membership(&self) -> anyhow::Result<Option<Membership>> {
         let Some(text) = self.read("member.json")? else { return Ok(None) };
-        let membership: Membership = serde_json::from_str(&text).with_context(|| format!("failed to understand {}/member.json", self.path.display()))?;
+        let membership: Membership = serde_json::from_str(&text)
+            .with_context(|| format!("failed to understand {}/member.json", self.path.display()))?;
         anyhow::ensure!(
             membership.version == MEMBERSHIP_VERSION,
             "{}/member.json is of version {}, which this program does not know",
@@ -119,6 +120,7 @@ impl DataDir {
     }
 
     fn expect(&self, name: &str) -> anyhow::Result<String> {
-        self.read(name)?.with_context(|| format!("{} is missing: restore it from another server", self.path.join(name).display()))
+        self.read(name)?
+            .with_context(|| format!("{} is missing: restore it from another server", self.path.join(name).display()))
     }
 }

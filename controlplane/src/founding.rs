@@ -56,11 +56,16 @@ pub(crate) fn found(config: &ServerConfig, directory: &DataDir) -> anyhow::Resul
 
 /// Joins a cluster through the first of its servers that answers, and keeps what it gives.
 pub(crate) async fn join(config: &ServerConfig, join: &Join, directory: &DataDir) -> anyhow::Result<Belonging> {
-    anyhow::ensure!(join.token.role == JoinRole::Server, "this token is for workers: `shoal token create --server` makes one for servers");
+    anyhow::ensure!(
+        join.token.role == JoinRole::Server,
+        "this token is for workers: `shoal token create --role server` makes one for servers"
+    );
     let wish = Wish { name: config.name.clone(), addresses: Vec::new(), details: serde_json::Value::Null };
     let (identity, reply) = ask_any(join, &wish).await?;
-    let grant: ServerGrant = serde_json::from_value(reply.grant).context("failed to understand what the cluster gave this server")?;
-    let authority = CertificateAuthority::from_pem(&identity.ca_pem(), &grant.ca_key).context("failed to use the cluster's CA")?;
+    let grant: ServerGrant =
+        serde_json::from_value(reply.grant).context("failed to understand what the cluster gave this server")?;
+    let authority =
+        CertificateAuthority::from_pem(&identity.ca_pem(), &grant.ca_key).context("failed to use the cluster's CA")?;
     let keys = ClusterKeys { authority, service_account_key: grant.service_account_key };
     directory.save_cluster_keys(&keys)?;
     directory.save_identity(&identity, SERVER)?;
@@ -74,7 +79,9 @@ async fn ask_any(join: &Join, wish: &Wish) -> anyhow::Result<(Identity, shoal_li
         match shoal_link::join::join(address, &join.token, wish).await {
             Ok(joined) => return Ok(joined),
             // The others would say the same.
-            Err(error @ shoal_link::join::JoinError::Refused(_)) => return Err(error).with_context(|| format!("{address} refused to let this server join")),
+            Err(error @ shoal_link::join::JoinError::Refused(_)) => {
+                return Err(error).with_context(|| format!("{address} refused to let this server join"));
+            }
             Err(error) => reasons.push(format!("{address}: {error}")),
         }
     }
@@ -108,14 +115,29 @@ pub(crate) fn server_identity(name: &str) -> PeerIdentity {
 }
 
 /// The admin's identity, made when there is none or little of its life is left; and the kubeconfig that holds it.
-pub(crate) fn write_admin_kubeconfig(directory: &DataDir, authority: &CertificateAuthority, api_address: &str) -> anyhow::Result<()> {
+pub(crate) fn write_admin_kubeconfig(
+    directory: &DataDir,
+    authority: &CertificateAuthority,
+    api_address: &str,
+) -> anyhow::Result<()> {
     let now = jiff::Timestamp::now();
-    let is_fresh = |identity: &Identity| identity.validity().is_some_and(|(from, until)| until.duration_since(now) * 3 > until.duration_since(from));
+    let is_fresh = |identity: &Identity| {
+        identity.validity().is_some_and(|(from, until)| until.duration_since(now) * 3 > until.duration_since(from))
+    };
     let admin = match directory.identity(ADMIN).ok().filter(is_fresh) {
         Some(admin) => admin,
         None => {
-            let identity = PeerIdentity { common_name: "shoal-admin".to_string(), organizations: vec!["system:masters".to_string()] };
-            let subject = Subject { identity, member: false, names: Vec::new(), addresses: Vec::new(), validity: ADMIN_CERTIFICATE };
+            let identity = PeerIdentity {
+                common_name: "shoal-admin".to_string(),
+                organizations: vec!["system:masters".to_string()],
+            };
+            let subject = Subject {
+                identity,
+                member: false,
+                names: Vec::new(),
+                addresses: Vec::new(),
+                validity: ADMIN_CERTIFICATE,
+            };
             let admin = authority.issue(&subject)?;
             directory.save_identity(&admin, ADMIN)?;
             admin

@@ -51,7 +51,9 @@ pub(crate) struct Caller {
 impl Caller {
     pub(crate) fn of(peer: &Peer) -> Self {
         match peer {
-            Peer::Certificate { common_name, organizations } => Self { name: common_name.clone(), groups: organizations.clone() },
+            Peer::Certificate { common_name, organizations } => {
+                Self { name: common_name.clone(), groups: organizations.clone() }
+            }
             Peer::Internal(_) | Peer::Token | Peer::Anonymous => Self { name: String::new(), groups: Vec::new() },
         }
     }
@@ -133,7 +135,8 @@ async fn route(core: &Core, request: Request<Body>, caller: &Caller) -> Result<R
             require(caller.is_member())?;
             let wish: RenewRequest = read(request).await?;
             let identity = PeerIdentity { common_name: caller.name.clone(), organizations: caller.groups.clone() };
-            let certificate = admission::renew(core, identity, &wish.request).map_err(|error| failure(StatusCode::BAD_REQUEST, error))?;
+            let certificate = admission::renew(core, identity, &wish.request)
+                .map_err(|error| failure(StatusCode::BAD_REQUEST, error))?;
             Ok(reply(&RenewReply { certificate }))
         }
         (&Method::HEAD, ["nodes", node]) => {
@@ -198,7 +201,8 @@ async fn create_token(core: &Core, wish: &NewToken) -> Result<Response<Body>, Fa
         Some(0) => None,
         Some(seconds) => Some(Duration::from_secs(seconds)),
     };
-    let token = tokens::create(&core.store, core.keys.authority.certificate(), wish.role, life).await.map_err(unavailable)?;
+    let token =
+        tokens::create(&core.store, core.keys.authority.certificate(), wish.role, life).await.map_err(unavailable)?;
     tracing::info!(token = token.id, role = ?token.role, "a join token was made");
     let servers: Vec<String> = core.store.members().into_iter().map(|member| member.link_address).collect();
     Ok(reply(&json!({ "token": token.to_string(), "servers": servers })))

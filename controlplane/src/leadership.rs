@@ -55,7 +55,9 @@ fn lead(core: &Arc<Core>, patience: Patience) -> Tasks {
         ca_pem: core.keys.authority.certificate_pem().to_string(),
         patience,
     };
-    leading.spawn_draining("loops", move |stop| again(stop, move |stop| loops::run(client.clone(), settings.clone(), stop)));
+    leading.spawn_draining("loops", move |stop| {
+        again(stop, move |stop| loops::run(client.clone(), settings.clone(), stop))
+    });
     let core = core.clone();
     leading.spawn_draining("bootstrap", move |stop| again(stop, move |stop| provide(core.clone(), stop)));
     leading
@@ -93,7 +95,8 @@ async fn provide(core: Arc<Core>, over: CancellationToken) {
 
 /// The addresses of all servers' APIs, as far as they are IP addresses, sorted.
 fn api_addresses(store: &Store) -> Vec<SocketAddr> {
-    let mut addresses: Vec<SocketAddr> = store.members().iter().filter_map(|member| member.api_address.parse().ok()).collect();
+    let mut addresses: Vec<SocketAddr> =
+        store.members().iter().filter_map(|member| member.api_address.parse().ok()).collect();
     addresses.sort();
     addresses
 }

@@ -61,7 +61,8 @@ async fn take_streams(core: &Arc<Core>, connection: &Connection) {
 async fn serve_stream(core: Arc<Core>, connection: Connection, kind: StreamKind, stream: Stream) {
     if kind == StreamKind::HTTP {
         let peer = connection.peer();
-        let peer = Peer::Certificate { common_name: peer.common_name.clone(), organizations: peer.organizations.clone() };
+        let peer =
+            Peer::Certificate { common_name: peer.common_name.clone(), organizations: peer.organizations.clone() };
         return shoal_link::http::serve(stream, |request| route::answer(core.clone(), request, peer.clone())).await;
     }
     match peers::peer_stream(kind) {

@@ -44,7 +44,8 @@ impl shoal_store::Peers for LinkPeers {
             let opened = async {
                 let connection = pool.get(&to.link_address).await.map_err(io::Error::other)?;
                 check(&connection, &to)?;
-                let stream = connection.open_with_priority(stream_kind(kind), priority(kind)).await.map_err(io::Error::other)?;
+                let stream =
+                    connection.open_with_priority(stream_kind(kind), priority(kind)).await.map_err(io::Error::other)?;
                 Ok(Box::new(stream) as Box<dyn PeerIo>)
             };
             let late = || io::Error::new(io::ErrorKind::TimedOut, format!("server {:?} does not answer", to.name));
@@ -59,7 +60,12 @@ fn check(connection: &Connection, to: &Member) -> io::Result<()> {
     if *connection.peer() == expected {
         return Ok(());
     }
-    Err(io::Error::other(format!("{} is {:?} and not server {:?}", to.link_address, connection.peer().common_name, to.name)))
+    Err(io::Error::other(format!(
+        "{} is {:?} and not server {:?}",
+        to.link_address,
+        connection.peer().common_name,
+        to.name
+    )))
 }
 
 /// The other servers of the cluster, for requests.

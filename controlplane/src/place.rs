@@ -24,7 +24,9 @@ pub(crate) fn use_former_ports(config: &mut ServerConfig, before: &Membership) -
         before.member.name,
         config.name
     );
-    for (address, former) in [(&mut config.api_address, &before.member.api_address), (&mut config.link_address, &before.member.link_address)] {
+    for (address, former) in
+        [(&mut config.api_address, &before.member.api_address), (&mut config.link_address, &before.member.link_address)]
+    {
         if address.port() == 0
             && let Some(port) = former.rsplit_once(':').and_then(|(_, port)| port.parse().ok())
         {
@@ -40,7 +42,9 @@ pub(crate) fn advertised(config: &ServerConfig, address: SocketAddr) -> anyhow::
         Some(host) if host.contains(':') => Ok(format!("[{host}]:{}", address.port())),
         Some(host) => Ok(format!("{host}:{}", address.port())),
         None if address.ip().is_unspecified() => {
-            anyhow::bail!("the server listens on every address of this machine: say by which one the others reach it (advertise_host)")
+            anyhow::bail!(
+                "the server listens on every address of this machine: say by which one the others reach it (advertise_host)"
+            )
         }
         None => Ok(address.to_string()),
     }
@@ -69,7 +73,12 @@ pub(crate) fn token_file(role: JoinRole) -> &'static str {
 }
 
 /// Makes the cluster, or has this server added to it; does nothing when that is done already.
-pub(crate) async fn take(core: &Core, pool: &Pool, directory: &DataDir, mut membership: Membership) -> anyhow::Result<()> {
+pub(crate) async fn take(
+    core: &Core,
+    pool: &Pool,
+    directory: &DataDir,
+    mut membership: Membership,
+) -> anyhow::Result<()> {
     if membership.admitted {
         return Ok(());
     }
@@ -77,7 +86,8 @@ pub(crate) async fn take(core: &Core, pool: &Pool, directory: &DataDir, mut memb
         core.store.initialize().await.context("failed to make the cluster")?;
         for role in [JoinRole::Server, JoinRole::Worker] {
             let token = tokens::create(&core.store, core.keys.authority.certificate(), role, None).await;
-            directory.write(token_file(role), &format!("{}\n", token.context("failed to make the first join tokens")?))?;
+            directory
+                .write(token_file(role), &format!("{}\n", token.context("failed to make the first join tokens")?))?;
         }
     } else {
         ask_to_be_added(pool, &membership).await?;
@@ -110,7 +120,8 @@ async fn ask(pool: &Pool, address: &str, member: &Member) -> anyhow::Result<()> 
     let answer = async {
         let response = shoal_link::http::request(&connection, request).await?;
         let status = response.status();
-        let body = response.into_body().collect().await.map_err(|error| anyhow::anyhow!("the answer broke off: {error}"))?;
+        let body =
+            response.into_body().collect().await.map_err(|error| anyhow::anyhow!("the answer broke off: {error}"))?;
         anyhow::ensure!(status == StatusCode::OK, "{}", String::from_utf8_lossy(&body.to_bytes()));
         Ok(())
     };

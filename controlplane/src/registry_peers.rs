@@ -24,7 +24,9 @@ impl Peers for RegistryPeers {
                 match tokio::time::timeout(limits::FETCH_BLOB, self.servers.request(&server, request)).await {
                     Ok(Ok(response)) if response.status() == StatusCode::OK => return Some(response),
                     Ok(Ok(_)) => {}
-                    Ok(Err(error)) => tracing::debug!(server = server.name, %error, "a blob was not fetched from another server"),
+                    Ok(Err(error)) => {
+                        tracing::debug!(server = server.name, %error, "a blob was not fetched from another server")
+                    }
                     Err(_) => tracing::debug!(server = server.name, "another server did not answer for a blob in time"),
                 }
             }

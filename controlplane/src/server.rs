@@ -67,7 +67,11 @@ impl Server {
         config.api_address = listener.local_addr()?;
 
         let belonging = match &before {
-            Some(before) => Belonging { keys: directory.cluster_keys()?, member_id: before.member.id, servers: before.servers.clone() },
+            Some(before) => Belonging {
+                keys: directory.cluster_keys()?,
+                member_id: before.member.id,
+                servers: before.servers.clone(),
+            },
             None => match &config.join {
                 Some(join) => founding::join(&config, join, &directory).await?,
                 None => founding::found(&config, &directory)?,
@@ -97,7 +101,12 @@ impl Server {
             return Err(error);
         }
         server.serve_api(listener, &source, config.timing.patience())?;
-        tracing::info!(server = server.member.name, api = server.member.api_address, link = server.member.link_address, "the server runs");
+        tracing::info!(
+            server = server.member.name,
+            api = server.member.api_address,
+            link = server.member.link_address,
+            "the server runs"
+        );
         Ok(server)
     }
 
@@ -109,7 +118,9 @@ impl Server {
             std::future::ready(signed.map(|certificate| certificate.to_vec()).map_err(|error| error.to_string()))
         };
         let path = self.directory.path().to_path_buf();
-        shoal_link::renew::renew(source, &path, SERVER, &sign).await.context("failed to make the server's certificate")?;
+        shoal_link::renew::renew(source, &path, SERVER, &sign)
+            .await
+            .context("failed to make the server's certificate")?;
         self.background.spawn("certificate", shoal_link::renew::keep_fresh(source.clone(), path, SERVER, sign));
         self.background.spawn_essential("link", link_service::run(self.endpoint.clone(), self.core.clone()));
         self.background.spawn("connections to the other servers", keep_connected(self.core.nodes.servers.clone()));
@@ -120,7 +131,9 @@ impl Server {
         let tls = Arc::new(shoal_link::tls_server_config(source)?);
         let core = self.core.clone();
         self.front.spawn_draining("api", move |stop| {
-            shoal_apiserver::serve_tls(listener, tls, stop, move |request, peer| route::answer(core.clone(), request, peer))
+            shoal_apiserver::serve_tls(listener, tls, stop, move |request, peer| {
+                route::answer(core.clone(), request, peer)
+            })
         });
         let core = self.core.clone();
         self.leading.spawn_draining("leadership", move |stop| leadership::run(core, patience, stop));
@@ -193,7 +206,12 @@ impl Server {
 }
 
 /// This server's entry in the list of members, from its file or new.
-fn membership(config: &ServerConfig, directory: &DataDir, before: Option<Membership>, belonging: &Belonging) -> anyhow::Result<Membership> {
+fn membership(
+    config: &ServerConfig,
+    directory: &DataDir,
+    before: Option<Membership>,
+    belonging: &Belonging,
+) -> anyhow::Result<Membership> {
     let member = Member {
         id: belonging.member_id,
         name: config.name.clone(),
@@ -204,16 +222,26 @@ fn membership(config: &ServerConfig, directory: &DataDir, before: Option<Members
         place::check_unchanged(&before.member, &member)?;
         return Ok(before);
     }
-    let membership = Membership { version: MEMBERSHIP_VERSION, member, admitted: false, servers: belonging.servers.clone() };
+    let membership =
+        Membership { version: MEMBERSHIP_VERSION, member, admitted: false, servers: belonging.servers.clone() };
     directory.save_membership(&membership)?;
     Ok(membership)
 }
 
 /// Opens the store and puts the parts over it together.
-async fn open(config: &ServerConfig, directory: &DataDir, member: &Member, keys: ClusterKeys, pool: &Arc<Pool>) -> anyhow::Result<Core> {
-    let service_account_key = Arc::new(ServiceAccountKey::from_pem(&keys.service_account_key).context("failed to use sa.key")?);
-    let blobs = BlobStore::open(directory.registry()).with_context(|| format!("failed to open {}", directory.registry().display()))?;
-    let store = shoal_store::Config { data_dir: directory.store(), member: member.clone(), timing: config.timing.timing() };
+async fn open(
+    config: &ServerConfig,
+    directory: &DataDir,
+    member: &Member,
+    keys: ClusterKeys,
+    pool: &Arc<Pool>,
+) -> anyhow::Result<Core> {
+    let service_account_key =
+        Arc::new(ServiceAccountKey::from_pem(&keys.service_account_key).context("failed to use sa.key")?);
+    let blobs = BlobStore::open(directory.registry())
+        .with_context(|| format!("failed to open {}", directory.registry().display()))?;
+    let store =
+        shoal_store::Config { data_dir: directory.store(), member: member.clone(), timing: config.timing.timing() };
     let store = Store::open(store, Arc::new(LinkPeers { pool: pool.clone() })).await?;
     let servers = OtherServers { pool: pool.clone(), store: store.clone() };
     let catalog = Arc::new(StoreCatalog { store: store.clone() });

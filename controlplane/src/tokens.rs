@@ -36,7 +36,12 @@ pub(crate) struct ListedToken {
 }
 
 /// Makes a token that is good for `life`, or until it is removed.
-pub(crate) async fn create(store: &Store, ca: &CertificateDer<'_>, role: JoinRole, life: Option<Duration>) -> Result<JoinToken, CommitError> {
+pub(crate) async fn create(
+    store: &Store,
+    ca: &CertificateDer<'_>,
+    role: JoinRole,
+    life: Option<Duration>,
+) -> Result<JoinToken, CommitError> {
     let token = JoinToken::create(role, ca);
     let created = Timestamp::now();
     let expires = life.and_then(|life| created.checked_add(life).ok());
@@ -95,7 +100,8 @@ pub(crate) async fn check(store: &Store, request: &JoinRequest) -> Result<(), To
 }
 
 fn judge(record: Option<&[u8]>, request: &JoinRequest, now: Timestamp) -> Result<(), TokenRefusal> {
-    let record: TokenRecord = record.and_then(|record| serde_json::from_slice(record).ok()).ok_or(TokenRefusal::Unknown)?;
+    let record: TokenRecord =
+        record.and_then(|record| serde_json::from_slice(record).ok()).ok_or(TokenRefusal::Unknown)?;
     if shoal_link::token::secret_hash(&request.token_secret) != record.secret_hash {
         return Err(TokenRefusal::Unknown);
     }

@@ -86,7 +86,8 @@ impl NodeRouter {
 
     /// The other server to which a worker is connected.
     async fn find(&self, node: &str) -> Option<Member> {
-        let mut asked: FuturesUnordered<_> = self.servers.list().into_iter().map(|server| self.has(server, node)).collect();
+        let mut asked: FuturesUnordered<_> =
+            self.servers.list().into_iter().map(|server| self.has(server, node)).collect();
         while let Some(answer) = asked.next().await {
             if answer.is_some() {
                 return answer;
@@ -99,7 +100,8 @@ impl NodeRouter {
         let mut request = Request::new(shoal_client::empty_body());
         *request.method_mut() = Method::HEAD;
         *request.uri_mut() = internal::node_path(node).parse().ok()?;
-        let answer = tokio::time::timeout(limits::FIND_NODE, self.servers.request(&server, request)).await.ok()?.ok()?;
+        let answer =
+            tokio::time::timeout(limits::FIND_NODE, self.servers.request(&server, request)).await.ok()?.ok()?;
         (answer.status() == StatusCode::OK).then_some(server)
     }
 }

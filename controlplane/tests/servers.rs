@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Namespace, Pod, PodSpec};
 use serde_json::{Value, json};
+use sha2::Digest;
 use shoal_client::{Client, Kubeconfig, ListOptions, TlsTransport};
 use shoal_controlplane::{Join, JoinRole, Server, ServerConfig};
 use shoal_link::join::Wish;
@@ -32,7 +33,10 @@ fn config(name: &str, directory: &Path) -> ServerConfig {
 
 fn joining(name: &str, directory: &Path, first: &Server) -> ServerConfig {
     let token = first.first_token(JoinRole::Server).expect("a token");
-    ServerConfig { join: Some(Join { addresses: vec![first.link_address().to_string()], token }), ..config(name, directory) }
+    ServerConfig {
+        join: Some(Join { addresses: vec![first.link_address().to_string()], token }),
+        ..config(name, directory)
+    }
 }
 
 async fn start(config: ServerConfig) -> Server {
@@ -148,22 +152,29 @@ async fn wrong_tokens_are_refused_and_the_admin_makes_and_removes_good_ones() {
     };
 
     let made = request("POST", "/shoal/v1/tokens", json!({"role": "worker"})).await.expect("an answer");
-    let token: shoal_controlplane::JoinToken = json(made).await.1["token"].as_str().expect("a token").parse().expect("a token");
+    let token: shoal_controlplane::JoinToken =
+        json(made).await.1["token"].as_str().expect("a token").parse().expect("a token");
     let mut forged = token.clone();
     forged.secret = "guessed".to_string();
-    let error = shoal_link::join::join(server.link_address(), &forged, &wish("worker-1")).await.map(drop).expect_err("refused");
+    let error =
+        shoal_link::join::join(server.link_address(), &forged, &wish("worker-1")).await.map(drop).expect_err("refused");
     assert_eq!(error.to_string(), "the token is not known to this cluster");
     let mut promoted = token.clone();
     promoted.role = JoinRole::Server;
-    let error = shoal_link::join::join(server.link_address(), &promoted, &wish("server-2")).await.map(drop).expect_err("refused");
+    let error = shoal_link::join::join(server.link_address(), &promoted, &wish("server-2"))
+        .await
+        .map(drop)
+        .expect_err("refused");
     assert_eq!(error.to_string(), "the token is for a worker");
-    let error = shoal_link::join::join(server.link_address(), &token, &wish("No Name")).await.map(drop).expect_err("refused");
+    let error =
+        shoal_link::join::join(server.link_address(), &token, &wish("No Name")).await.map(drop).expect_err("refused");
     assert!(error.to_string().contains("is no name for a node"), "{error}");
     shoal_link::join::join(server.link_address(), &token, &wish("worker-1")).await.expect("joined");
 
     let removed = request("DELETE", &format!("/shoal/v1/tokens/{}", token.id), Value::Null).await.expect("an answer");
     assert_eq!(removed.status(), StatusCode::OK);
-    let error = shoal_link::join::join(server.link_address(), &token, &wish("worker-2")).await.map(drop).expect_err("refused");
+    let error =
+        shoal_link::join::join(server.link_address(), &token, &wish("worker-2")).await.map(drop).expect_err("refused");
     assert_eq!(error.to_string(), "the token is not known to this cluster");
     server.shutdown().await;
 }
@@ -186,7 +197,12 @@ async fn a_worker_reaches_the_api_over_its_link_and_no_more_than_a_node_may() {
     assert_eq!(status, StatusCode::CREATED, "{body}");
     let (status, _) = send("DELETE", "/api/v1/namespaces/default", Value::Null).await;
     assert_eq!(status, StatusCode::FORBIDDEN);
-    for (method, path) in [("GET", "/shoal/v1/tokens"), ("POST", "/shoal/v1/tokens"), ("HEAD", "/shoal/v1/nodes/worker-1"), ("GET", "/shoal/v1/blobs/x")] {
+    for (method, path) in [
+        ("GET", "/shoal/v1/tokens"),
+        ("POST", "/shoal/v1/tokens"),
+        ("HEAD", "/shoal/v1/nodes/worker-1"),
+        ("GET", "/shoal/v1/blobs/x"),
+    ] {
         assert_eq!(send(method, path, json!({"role": "server"})).await.0, StatusCode::FORBIDDEN, "{method} {path}");
     }
     assert_eq!(send("GET", "/shoal/v1/members", Value::Null).await.0, StatusCode::OK);
@@ -214,11 +230,14 @@ async fn a_worker_is_asked_over_the_connection_that_it_made_from_any_server() {
     let (_source, endpoint) = worker(&first, "worker-1").await;
     let pool = Pool::new(endpoint).only(SERVERS);
     let connection = pool.get(first.link_address()).await.expect("a connection");
-    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "worker-1"}});
     let client = admin(directory.path(), "server-2");
-    let request = Request::post("/api/v1/nodes").header("content-type", "application/json");
-    let created = client.raw(request.body(shoal_client::bytes_body(node.to_string())).expect("a request")).await.expect("an answer");
-    assert_eq!(created.status(), StatusCode::CREATED);
+    let mut pod = Pod::default();
+    pod.metadata.name = Some("ticker".to_string());
+    pod.metadata.namespace = Some("default".to_string());
+    let container = Container { name: "main".to_string(), image: Some("ticker:1".to_string()), ..Container::default() };
+    pod.spec =
+        Some(PodSpec { node_name: Some("worker-1".to_string()), containers: vec![container], ..PodSpec::default() });
+    client.create(&pod).await.expect("created");
     tokio::spawn(async move {
         while let Ok((_, stream)) = connection.accept().await {
             let answer = |request: Request<shoal_link::http::Body>| async move {
@@ -231,16 +250,40 @@ async fn a_worker_is_asked_over_the_connection_that_it_made_from_any_server() {
         let client = admin(directory.path(), name);
         let text = eventually("an answer of the worker", async {
             loop {
-                let request = Request::get("/api/v1/nodes/worker-1/proxy/pods").body(shoal_client::empty_body()).expect("a request");
-                let response = client.raw(request).await.expect("an answer");
+                let request = Request::get("/api/v1/namespaces/default/pods/ticker/log?tailLines=5")
+                    .body(shoal_client::empty_body());
+                let response = client.raw(request.expect("a request")).await.expect("an answer");
                 if response.status() == StatusCode::OK {
                     break response.into_body().collect().await.expect("a body").to_bytes();
                 }
-                assert_ne!(response.status(), StatusCode::NOT_FOUND);
+                let (status, body) = json(response).await;
+                assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{name}: {body}");
             }
         })
         .await;
-        assert_eq!(text, "asked for /pods", "{name}");
+        assert_eq!(text, "asked for /containerLogs/default/ticker/main?tailLines=5", "{name}");
+    }
+    first.shutdown().await;
+    second.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_pushed_to_one_server_outlives_it() {
+    let directory = tempfile::tempdir().expect("a folder");
+    let first = start(config("server-1", directory.path())).await;
+    let second = start(joining("server-2", directory.path(), &first)).await;
+    let third = start(joining("server-3", directory.path(), &first)).await;
+    let digest = sha2::Sha256::digest(b"a module").iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let push = Request::post(format!("/v2/hello/blobs/uploads/?digest=sha256:{digest}"));
+    let push = push.body(shoal_client::bytes_body("a module")).expect("a request");
+    let pushed = admin(directory.path(), "server-3").raw(push).await.expect("an answer");
+    assert_eq!(pushed.status(), StatusCode::CREATED);
+    third.shutdown().await;
+    for name in ["server-1", "server-2"] {
+        let pull = Request::get(format!("/v2/hello/blobs/sha256:{digest}")).body(shoal_client::empty_body());
+        let pulled = admin(directory.path(), name).raw(pull.expect("a request")).await.expect("an answer");
+        assert_eq!(pulled.status(), StatusCode::OK);
+        assert_eq!(pulled.into_body().collect().await.expect("a body").to_bytes(), "a module");
     }
     first.shutdown().await;
     second.shutdown().await;

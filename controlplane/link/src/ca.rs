@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -65,7 +65,8 @@ impl CertificateAuthority {
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, format!("shoal-ca {cluster}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        params.key_usages =
+            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
         set_validity(&mut params, limits::CA_CERTIFICATE);
         let certificate = params.self_signed(&key).map_err(failed("sign the CA's certificate"))?;
         Self::from_pem(&certificate.pem(), &key.serialize_pem())
@@ -119,7 +120,8 @@ impl CertificateAuthority {
     /// When the request is damaged or its signature is wrong.
     pub fn sign(&self, request: &[u8], subject: &Subject) -> Result<CertificateDer<'static>, CaError> {
         let request = CertificateSigningRequestDer::from(request);
-        let mut request = CertificateSigningRequestParams::from_der(&request).map_err(failed("read a certificate request"))?;
+        let mut request =
+            CertificateSigningRequestParams::from_der(&request).map_err(failed("read a certificate request"))?;
         request.params = params(subject)?;
         let certificate = request.signed_by(&self.issuer).map_err(failed("sign a certificate"))?;
         Ok(certificate.der().clone())

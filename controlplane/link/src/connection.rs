@@ -77,7 +77,9 @@ impl Connection {
             send.write_all(&[kind.0]).await.map_err(|error| self.lost(error))?;
             Ok(Stream { send, receive })
         };
-        tokio::time::timeout(limits::OPEN_TIMEOUT, open).await.unwrap_or_else(|_| Err(self.lost("it gave no stream in time")))
+        tokio::time::timeout(limits::OPEN_TIMEOUT, open)
+            .await
+            .unwrap_or_else(|_| Err(self.lost("it gave no stream in time")))
     }
 
     /// Opens a stream whose bytes go before (higher) or after (lower) those of others; 0 is the ordinary priority.
@@ -101,7 +103,9 @@ impl Connection {
             // A peer that opens a stream says its kind in the same packet; one that does not loses the stream only.
             match receive.read_u8().await {
                 Ok(kind) => return Ok((StreamKind(kind), Stream { send, receive })),
-                Err(error) => tracing::debug!(peer = %self.peer.common_name, %error, "a stream ended before it said what it is for"),
+                Err(error) => {
+                    tracing::debug!(peer = %self.peer.common_name, %error, "a stream ended before it said what it is for")
+                }
             }
         }
     }
@@ -156,7 +160,11 @@ impl Stream {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         AsyncRead::poll_read(Pin::new(&mut self.receive), context, buffer)
     }
 }

@@ -70,10 +70,12 @@ impl Endpoint {
     pub fn bind(address: SocketAddr, source: &Arc<IdentitySource>) -> std::io::Result<Self> {
         let transport = Arc::new(transport());
         let damaged = |error: rustls::Error| std::io::Error::other(format!("the identity cannot be used: {error}"));
-        let server = QuicServerConfig::try_from(tls::link_server_config(source).map_err(damaged)?).map_err(std::io::Error::other)?;
+        let server = QuicServerConfig::try_from(tls::link_server_config(source).map_err(damaged)?)
+            .map_err(std::io::Error::other)?;
         let mut server = ServerConfig::with_crypto(Arc::new(server));
         server.transport_config(transport);
-        let client = QuicClientConfig::try_from(tls::link_client_config(source).map_err(damaged)?).map_err(std::io::Error::other)?;
+        let client = QuicClientConfig::try_from(tls::link_client_config(source).map_err(damaged)?)
+            .map_err(std::io::Error::other)?;
         let mut client = ClientConfig::new(Arc::new(client));
         // Who answers there is proved by the same handshake that lets it open streams.
         let mut trusted = self::transport();
@@ -108,10 +110,14 @@ impl Endpoint {
             if greeting.read_to_end(GREETING.len()).await.is_ok_and(|text| text == GREETING) {
                 return Ok(connection);
             }
-            let reason = connection.close_reason().map_or_else(|| "it speaks another version of the link".to_string(), |error| explain(&error));
+            let reason = connection
+                .close_reason()
+                .map_or_else(|| "it speaks another version of the link".to_string(), |error| explain(&error));
             Err(ConnectError::Refused { address, reason })
         };
-        let connection = tokio::time::timeout(limits::CONNECT_TIMEOUT, greeted).await.unwrap_or(Err(ConnectError::Timeout(address)))?;
+        let connection = tokio::time::timeout(limits::CONNECT_TIMEOUT, greeted)
+            .await
+            .unwrap_or(Err(ConnectError::Timeout(address)))?;
         match peer(&connection) {
             Some((peer, expires)) => Ok(Connection::new(connection, peer, expires)),
             None => Err(ConnectError::Refused { address, reason: "it showed no certificate with a name".to_string() }),
@@ -163,7 +169,10 @@ async fn shake_hands(incoming: quinn::Incoming) -> Option<Accepted> {
             return None;
         }
     };
-    let alpn = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok()).and_then(|data| data.protocol);
+    let alpn = connection
+        .handshake_data()
+        .and_then(|data| data.downcast::<HandshakeData>().ok())
+        .and_then(|data| data.protocol);
     match (alpn.as_deref(), peer(&connection)) {
         (Some(tls::ALPN_LINK), Some((peer, expires))) => {
             // What a stranger may make us hold is little; this one is no stranger any more.
@@ -183,7 +192,11 @@ async fn shake_hands(incoming: quinn::Incoming) -> Option<Accepted> {
 }
 
 /// Dials `address` with `client`, within the deadline.
-pub(crate) async fn dial(endpoint: &quinn::Endpoint, client: ClientConfig, address: SocketAddr) -> Result<quinn::Connection, ConnectError> {
+pub(crate) async fn dial(
+    endpoint: &quinn::Endpoint,
+    client: ClientConfig,
+    address: SocketAddr,
+) -> Result<quinn::Connection, ConnectError> {
     let refused = |reason: String| ConnectError::Refused { address, reason };
     let connecting = endpoint.connect_with(client, address, LINK_NAME).map_err(|error| refused(error.to_string()))?;
     match tokio::time::timeout(limits::CONNECT_TIMEOUT, connecting).await {
@@ -199,7 +212,9 @@ fn explain(error: &quinn::ConnectionError) -> String {
     const CRYPTO: u64 = 0x100;
     let alert = match error {
         quinn::ConnectionError::ConnectionClosed(closed) => u64::from(closed.error_code).checked_sub(CRYPTO),
-        quinn::ConnectionError::ApplicationClosed(closed) => return String::from_utf8_lossy(&closed.reason).into_owned(),
+        quinn::ConnectionError::ApplicationClosed(closed) => {
+            return String::from_utf8_lossy(&closed.reason).into_owned();
+        }
         _ => None,
     };
     let words = match alert {
@@ -234,7 +249,10 @@ pub(crate) fn transport() -> TransportConfig {
 /// The stateless-reset key comes from the node's own key: a process that starts again tells the peers of its former
 /// connections at once that those are gone.
 fn endpoint_config(source: &Arc<IdentitySource>) -> EndpointConfig {
-    let secret = Sha256::new().chain_update(b"shoal stateless reset").chain_update(source.current().key().secret_der()).finalize();
+    let secret = Sha256::new()
+        .chain_update(b"shoal stateless reset")
+        .chain_update(source.current().key().secret_der())
+        .finalize();
     EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret)))
 }
 

@@ -46,7 +46,10 @@ pub enum RequestError {
 /// [`RequestError`].
 pub async fn request(connection: &Connection, mut request: Request<Body>) -> Result<Response<Body>, RequestError> {
     let stream = connection.open(StreamKind::HTTP).await?;
-    let broken = |error: hyper::Error| RequestError::Broken { peer: connection.peer().common_name.clone(), reason: error.to_string() };
+    let broken = |error: hyper::Error| RequestError::Broken {
+        peer: connection.peer().common_name.clone(),
+        reason: error.to_string(),
+    };
     if !request.headers().contains_key(http::header::HOST) {
         let host = request.uri().authority().map_or("link.shoal", http::uri::Authority::as_str);
         let host = http::HeaderValue::from_str(host).unwrap_or(http::HeaderValue::from_static("link.shoal"));
@@ -73,7 +76,10 @@ where
         async { Ok::<_, Infallible>(answer.await) }
     });
     let unwanted = stream.unwanted();
-    let served = hyper::server::conn::http1::Builder::new().keep_alive(false).half_close(true).serve_connection(TokioIo::new(stream), service);
+    let served = hyper::server::conn::http1::Builder::new()
+        .keep_alive(false)
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), service);
     // A watch that has nothing to say writes nothing, and would not notice that nobody listens any more.
     tokio::select! {
         biased;

@@ -28,7 +28,8 @@ impl PeerIdentity {
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
         let subject = certificate.subject();
         let common_name = subject.iter_common_name().next()?.as_str().ok()?.to_string();
-        let organizations = subject.iter_organization().filter_map(|name| name.as_str().ok()).map(str::to_string).collect();
+        let organizations =
+            subject.iter_organization().filter_map(|name| name.as_str().ok()).map(str::to_string).collect();
         Some(Self { common_name, organizations })
     }
 
@@ -88,7 +89,8 @@ impl Identity {
         let ca = read_certificates(&directory.join("ca.crt"))?.swap_remove(0);
         let key_path = path("key");
         let text = std::fs::read(&key_path).map_err(|source| IdentityError::Io { path: key_path.clone(), source })?;
-        let key = PrivateKeyDer::from_pem_slice(&text).map_err(|_| IdentityError::Damaged { path: key_path, what: "private key" })?;
+        let key = PrivateKeyDer::from_pem_slice(&text)
+            .map_err(|_| IdentityError::Damaged { path: key_path, what: "private key" })?;
         Ok(Self { chain, key, ca })
     }
 
@@ -187,7 +189,8 @@ pub(crate) fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, r
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-    let text = std::fs::read_to_string(path).map_err(|source| IdentityError::Io { path: path.to_path_buf(), source })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| IdentityError::Io { path: path.to_path_buf(), source })?;
     match certificates(&text) {
         Ok(chain) if !chain.is_empty() => Ok(chain),
         _ => Err(IdentityError::Damaged { path: path.to_path_buf(), what: "certificate" }),

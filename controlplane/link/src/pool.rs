@@ -69,7 +69,8 @@ impl Pool {
         }
         // A caller with little patience must not keep a slow peer from ever being reached.
         let (sender, receiver) = oneshot::channel();
-        let (endpoint, organization, serve, address) = (self.endpoint.clone(), self.organization, self.serve.clone(), address.to_string());
+        let (endpoint, organization, serve, address) =
+            (self.endpoint.clone(), self.organization, self.serve.clone(), address.to_string());
         tasks::spawn_connection("dial", async move {
             let dialled = dial(&endpoint, &address, organization).await;
             peer.note(&dialled);
@@ -119,7 +120,11 @@ impl Peer {
     }
 }
 
-async fn dial(endpoint: &Endpoint, address: &str, organization: Option<&'static str>) -> Result<Connection, ConnectError> {
+async fn dial(
+    endpoint: &Endpoint,
+    address: &str,
+    organization: Option<&'static str>,
+) -> Result<Connection, ConnectError> {
     let resolved = resolve(address).await?;
     let connection = endpoint.connect(resolved).await?;
     if organization.is_some_and(|wanted| !connection.peer().organizations.iter().any(|has| has == wanted)) {

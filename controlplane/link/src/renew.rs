@@ -74,7 +74,12 @@ where
 ///
 /// # Errors
 /// [`RenewError`]; nothing has changed then.
-pub async fn renew<F, R>(source: &IdentitySource, directory: &std::path::Path, name: &str, sign: F) -> Result<(), RenewError>
+pub async fn renew<F, R>(
+    source: &IdentitySource,
+    directory: &std::path::Path,
+    name: &str,
+    sign: F,
+) -> Result<(), RenewError>
 where
     F: Fn(Vec<u8>) -> R,
     R: Future<Output = Result<Vec<u8>, String>>,

@@ -8,7 +8,9 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme,
+};
 
 use crate::identity::{Identity, IdentitySource, PeerIdentity};
 use crate::token;
@@ -35,7 +37,9 @@ pub fn tls_server_config(source: &Arc<IdentitySource>) -> Result<ServerConfig, E
 /// When the identity's parts are damaged.
 pub fn tls_client_config(source: &Arc<IdentitySource>) -> Result<ClientConfig, Error> {
     let roots = roots(source.current().ca())?;
-    Ok(ClientConfig::builder().with_root_certificates(roots).with_client_cert_resolver(Arc::new(Resolver(source.clone()))))
+    Ok(ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_client_cert_resolver(Arc::new(Resolver(source.clone()))))
 }
 
 /// For the link's endpoint: takes members and newcomers; which one it is, the ALPN says.
@@ -70,7 +74,9 @@ fn server(source: &Arc<IdentitySource>) -> Result<ServerConfig, Error> {
         .allow_unauthenticated()
         .build()
         .map_err(|error| Error::General(format!("the CA cannot verify clients: {error}")))?;
-    Ok(ServerConfig::builder().with_client_cert_verifier(clients).with_cert_resolver(Arc::new(Resolver(source.clone()))))
+    Ok(ServerConfig::builder()
+        .with_client_cert_verifier(clients)
+        .with_cert_resolver(Arc::new(Resolver(source.clone()))))
 }
 
 fn roots(ca: &CertificateDer<'static>) -> Result<RootCertStore, Error> {
@@ -153,7 +159,12 @@ impl ServerCertVerifier for PinnedCa {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -162,7 +173,12 @@ impl ServerCertVerifier for PinnedCa {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

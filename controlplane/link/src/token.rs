@@ -98,8 +98,10 @@ impl FromStr for JoinToken {
             "w" => JoinRole::Worker,
             _ => return Err(BadToken),
         };
-        let is_hex = ca_fingerprint.len() == 64 && ca_fingerprint.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        let is_word = |word: &str| !word.is_empty() && word.len() <= 64 && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let is_hex =
+            ca_fingerprint.len() == 64 && ca_fingerprint.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let is_word =
+            |word: &str| !word.is_empty() && word.len() <= 64 && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
         if !is_hex || !is_word(id) || !is_word(secret) {
             return Err(BadToken);
         }

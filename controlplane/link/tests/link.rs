@@ -12,7 +12,9 @@ use shoal_link::ca::{CertificateAuthority, Subject};
 use shoal_link::http::Body;
 use shoal_link::join::{JoinError, JoinReply, Newcomer, Wish};
 use shoal_link::token::{JoinRole, JoinToken};
-use shoal_link::{Accepted, Connection, Endpoint, Identity, IdentitySource, NODES, PeerIdentity, Pool, SERVERS, StreamKind};
+use shoal_link::{
+    Accepted, Connection, Endpoint, Identity, IdentitySource, NODES, PeerIdentity, Pool, SERVERS, StreamKind,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
@@ -240,7 +242,10 @@ struct SyncStream<S>(S);
 impl<S: futures_util::Stream + Unpin> futures_util::Stream for SyncStream<S> {
     type Item = S::Item;
 
-    fn poll_next(mut self: std::pin::Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<Option<Self::Item>> {
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
         self.0.poll_next_unpin(context)
     }
 }
@@ -267,7 +272,8 @@ async fn a_newcomer_gets_a_certificate_for_its_own_key() {
     let server = server(&ca);
     let address = server.local_address().expect("an address").to_string();
     let token = JoinToken::create(JoinRole::Worker, ca.certificate());
-    let wish = Wish { name: "worker-7".to_string(), addresses: Vec::new(), details: serde_json::json!({"kind": "worker"}) };
+    let wish =
+        Wish { name: "worker-7".to_string(), addresses: Vec::new(), details: serde_json::json!({"kind": "worker"}) };
     let signer = ca.clone();
     let decide = async {
         accept_newcomer(&server)
@@ -277,7 +283,12 @@ async fn a_newcomer_gets_a_certificate_for_its_own_key() {
                 let subject = subject(&format!("system:node:{}", request.name), NODES);
                 let certificate = signer.sign(&request.request, &subject).map_err(|error| error.to_string())?;
                 let ca = signer.certificate().to_vec();
-                Ok(JoinReply { certificate: certificate.to_vec(), ca, servers: vec!["a:1".to_string()], grant: serde_json::Value::Null })
+                Ok(JoinReply {
+                    certificate: certificate.to_vec(),
+                    ca,
+                    servers: vec!["a:1".to_string()],
+                    grant: serde_json::Value::Null,
+                })
             })
             .await;
     };
@@ -298,7 +309,8 @@ async fn a_refusal_reaches_the_newcomer_in_words() {
     let address = server.local_address().expect("an address").to_string();
     let token = JoinToken::create(JoinRole::Worker, ca.certificate());
     let wish = Wish { name: "worker-7".to_string(), addresses: Vec::new(), details: serde_json::Value::Null };
-    let refuse = async { accept_newcomer(&server).await.answer(|_| async { Err("the token is unknown".to_string()) }).await };
+    let refuse =
+        async { accept_newcomer(&server).await.answer(|_| async { Err("the token is unknown".to_string()) }).await };
     let ((), joined) = tokio::join!(refuse, shoal_link::join::join(&address, &token, &wish));
     match joined.map(drop) {
         Err(JoinError::Refused(reason)) => assert_eq!(reason, "the token is unknown"),
@@ -329,7 +341,8 @@ async fn a_renewed_certificate_has_the_same_key_and_serves_new_handshakes() {
 
     let longer = Subject { validity: 3 * HOUR, ..subject("system:node:worker-1", NODES) };
     let sign = |request: Vec<u8>| {
-        let signed = ca.sign(&request, &longer).map(|certificate| certificate.to_vec()).map_err(|error| error.to_string());
+        let signed =
+            ca.sign(&request, &longer).map(|certificate| certificate.to_vec()).map_err(|error| error.to_string());
         async move { signed }
     };
     shoal_link::renew::renew(&source, directory.path(), "worker", sign).await.expect("renewed");
@@ -340,7 +353,8 @@ async fn a_renewed_certificate_has_the_same_key_and_serves_new_handshakes() {
 
     let other = subject("system:node:worker-2", NODES);
     let stolen = |request: Vec<u8>| {
-        let signed = ca.sign(&request, &other).map(|certificate| certificate.to_vec()).map_err(|error| error.to_string());
+        let signed =
+            ca.sign(&request, &other).map(|certificate| certificate.to_vec()).map_err(|error| error.to_string());
         async move { signed }
     };
     assert!(shoal_link::renew::renew(&source, directory.path(), "worker", stolen).await.is_err());
