@@ -230,10 +230,6 @@ impl GuestProcess for Once {
     }
 
     fn kill(&mut self) {}
-
-    fn local_port(&self, _port: u16) -> Option<SocketAddr> {
-        None
-    }
 }
 
 async fn agent(directory: &std::path::Path, api: &Api) -> Agent {

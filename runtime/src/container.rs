@@ -120,6 +120,7 @@ pub async fn start(
             network: Arc::clone(&context.network),
             outside: context.outside.clone(),
         }),
+        address,
         environment: variables.clone(),
     };
     let started = prepared.program.start(grants)?;
@@ -147,13 +148,6 @@ pub async fn start(
             run.control = Control::Function { target, killed: CancellationToken::new() };
         }
         Started::Process(process) => {
-            for port in spec::ports(definition).iter().filter_map(|p| u16::try_from(p.container_port).ok()) {
-                if let (Some(address), Some(local)) = (address, process.local_port(port)) {
-                    let listen = SocketAddr::new(address, port);
-                    context.network.local().listen(listen, &LocalTarget::Port(local));
-                    run.listens.push(listen);
-                }
-            }
             let (orders, inbox) = mpsc::channel(4);
             let keeper = keep_process(process, inbox, messages, run.container.clone(), id, context.tasks.stop().clone());
             spawn_connection("process", keeper);

@@ -1,6 +1,6 @@
 //! The engine and the image files behind [`Guests`].
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use anyhow::Context as _;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use shoal_client::empty_body;
-use shoal_engine::{Engine, EngineConfig, ExitReason, Kind, LogSink, Module, Outbound, OutboundError, Preopen};
+use shoal_engine::{Engine, EngineConfig, ExitReason, Kind, LogSink, Module, Outbound, OutboundError, Preopen, Sockets};
 use shoal_images::{ClusterRegistry, ImageStore};
-use shoal_network::{Body, BoxError};
+use shoal_network::{Body, BoxError, LocalTarget, Network};
 
 use crate::config::AgentConfig;
 use crate::guests::{Exit, Grants, GuestFunction, GuestProcess, Guests, ImageRequest, PrepareError, Prepared, Program, Started};
@@ -114,9 +114,30 @@ fn engine_grants(grants: Grants) -> shoal_engine::Grants {
         stderr: Arc::new(Sink(grants.log, Stream::Stderr)),
         memory_limit_bytes: grants.memory_limit_bytes,
         cpu_limit_millis: grants.cpu_limit_millis,
+        sockets: grants.address.map(|address| Arc::new(PodPorts { network: Arc::clone(&grants.outbound.network), address }) as Arc<dyn Sockets>),
         outbound: Arc::new(Route(grants.outbound)),
         request_timeout: REQUEST_TIMEOUT,
         concurrency: CONCURRENCY,
+    }
+}
+
+/// The ports that a pod's process listens on, as the pods' network knows them. Where it connects to by TCP is not granted yet.
+struct PodPorts {
+    network: Arc<Network>,
+    address: IpAddr,
+}
+
+impl Sockets for PodPorts {
+    fn listening(&self, port: u16, address: SocketAddr) {
+        self.network.local().listen(SocketAddr::new(self.address, port), &LocalTarget::Port(address));
+    }
+
+    fn closed(&self, port: u16) {
+        self.network.local().close(SocketAddr::new(self.address, port));
+    }
+
+    fn connect(&self, _address: SocketAddr) -> Option<SocketAddr> {
+        None
     }
 }
 
@@ -180,11 +201,6 @@ impl GuestProcess for Process {
     fn kill(&mut self) {
         self.0.kill();
     }
-
-    /// Guests have no sockets yet.
-    fn local_port(&self, _port: u16) -> Option<SocketAddr> {
-        None
-    }
 }
 
 #[cfg(test)]
@@ -214,6 +230,7 @@ mod tests {
             memory_limit_bytes: Some(64 << 20),
             cpu_limit_millis: None,
             outbound: Arc::new(PodOutbound { namespace: "default".to_owned(), allowed: AllowedHosts::default(), network: network(), outside: Outside }),
+            address: None,
         });
         let Ok(Started::Function(function)) = started else { panic!("hello is a function") };
         let request = Request::get("/").header("host", "hello").body(empty_body()).expect("a request");
@@ -223,13 +240,13 @@ mod tests {
         assert!(status.is_success() && !body.is_empty(), "{status} {body:?}");
     }
 
-    fn network() -> Arc<shoal_network::Network> {
+    fn network() -> Arc<Network> {
         shoal_link::install_crypto();
         let ca = shoal_link::ca::CertificateAuthority::create("test").expect("a CA");
         let identity = shoal_link::PeerIdentity { common_name: "system:node:w1".to_owned(), organizations: vec![shoal_link::NODES.to_owned()] };
         let subject = shoal_link::ca::Subject { identity, member: true, names: Vec::new(), addresses: Vec::new(), validity: Duration::from_secs(600) };
         let source = shoal_link::IdentitySource::new(ca.issue(&subject).expect("an identity"));
         let endpoint = shoal_link::Endpoint::bind(SocketAddr::from(([127, 0, 0, 1], 0)), &source).expect("an endpoint");
-        shoal_network::Network::new(shoal_link::Pool::new(endpoint))
+        Network::new(shoal_link::Pool::new(endpoint))
     }
 }

@@ -82,6 +82,8 @@ pub struct Grants {
     pub cpu_limit_millis: Option<u32>,
     /// Where its requests go.
     pub outbound: Arc<PodOutbound>,
+    /// The pod's address, at which a process's ports are; none means that it cannot listen.
+    pub address: Option<std::net::IpAddr>,
 }
 
 /// What runs.
@@ -108,8 +110,6 @@ pub trait GuestProcess: Send + 'static {
     fn ask_stop(&mut self) -> bool;
     /// Ends it at once.
     fn kill(&mut self);
-    /// The port of this machine that leads to a port of the guest, if it listens there.
-    fn local_port(&self, port: u16) -> Option<std::net::SocketAddr>;
 }
 
 /// How a process ended.

@@ -6,7 +6,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ring::hmac;
@@ -23,12 +23,16 @@ impl Cache {
     /// Opens the folder, making it and its key if they are missing.
     pub(crate) fn open(directory: &Path, engine: &wasmtime::Engine) -> io::Result<Self> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        // It may have been there before, open to others.
+        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))?;
         let path = directory.join("key");
         let key = match std::fs::read(&path) {
             Ok(key) if key.len() == 32 => key,
             _ => {
                 let mut key = vec![0; 32];
-                ring::rand::SystemRandom::new().fill(&mut key).map_err(|_| io::Error::other("the system has no randomness"))?;
+                ring::rand::SystemRandom::new()
+                    .fill(&mut key)
+                    .map_err(|_| io::Error::other("the system has no randomness"))?;
                 write_private(&path, &key)?;
                 key
             }
@@ -63,7 +67,8 @@ impl Cache {
     }
 
     fn path(&self, module: &str) -> PathBuf {
-        let name: String = module.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' }).collect();
+        let name: String =
+            module.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' }).collect();
         self.directory.join(format!("{name}.{}.cwasm", self.engine))
     }
 }

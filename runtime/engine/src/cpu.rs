@@ -40,7 +40,11 @@ impl Ticker {
             let Ok(ticker) = receiver.recv() else { return };
             tick(&ticker, &engines);
         })?;
-        let ticker = Arc::new(Self { running: AtomicUsize::new(0), over: AtomicBool::new(false), thread: handle.thread().clone() });
+        let ticker = Arc::new(Self {
+            running: AtomicUsize::new(0),
+            over: AtomicBool::new(false),
+            thread: handle.thread().clone(),
+        });
         // The thread waits for exactly this, so that there is a place in the channel.
         let _ = sender.send(Arc::downgrade(&ticker));
         Ok(ticker)
@@ -98,7 +102,13 @@ struct Quota {
 impl Meter {
     /// `limit` is in thousandths of a core.
     pub(crate) fn new(limit: Option<u32>) -> Arc<Self> {
-        let quota = |millis: u32| Mutex::new(Quota { each_period: PERIOD * millis.max(1) / 1000, period: Instant::now(), used: Duration::ZERO });
+        let quota = |millis: u32| {
+            Mutex::new(Quota {
+                each_period: PERIOD * millis.max(1) / 1000,
+                period: Instant::now(),
+                used: Duration::ZERO,
+            })
+        };
         Arc::new(Self { total_micros: AtomicU64::new(0), limit: limit.map(quota) })
     }
 

@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use wasmtime::component::Linker as ComponentLinker;
-use wasmtime::{Config, InstanceAllocationStrategy, Linker as CoreLinker, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, Linker as CoreLinker, PoolingAllocationConfig};
 
 use crate::cache::Cache;
 use crate::cpu::Ticker;
 use crate::error::LoadError;
 use crate::host::{CoreHost, Host};
+use crate::machine::Machine;
 use crate::module::Module;
+use crate::sockets::OwnPorts;
 
 /// How large the engine is.
 #[derive(Debug, Clone)]
@@ -39,6 +41,7 @@ pub struct Engine {
     pub(crate) core_linker: CoreLinker<CoreHost>,
     pub(crate) cache: Option<Cache>,
     pub(crate) ticker: Arc<Ticker>,
+    process_capacity: u32,
     guests: Option<tokio::runtime::Runtime>,
     loaded: Mutex<HashMap<String, Weak<Module>>>,
     loading: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
@@ -50,14 +53,20 @@ impl Engine {
     /// # Errors
     /// [`LoadError::Machine`]: the system gives no address space, threads or folder.
     pub fn new(config: &EngineConfig) -> Result<Arc<Self>, LoadError> {
-        let machine = |doing: &str, error: &dyn std::fmt::Display| LoadError::Machine { doing: doing.to_string(), reason: error.to_string() };
-        let pooled = wasmtime::Engine::new(&pooled(config)).map_err(|error| machine("reserve slots for functions", &format!("{error:#}")))?;
+        let machine = |doing: &str, error: &dyn std::fmt::Display| LoadError::Machine {
+            doing: doing.to_string(),
+            reason: error.to_string(),
+        };
+        let pooled = wasmtime::Engine::new(&pooled(config))
+            .map_err(|error| machine("reserve slots for functions", &format!("{error:#}")))?;
         let plain = wasmtime::Engine::new(&common()).map_err(|error| machine("make an engine", &error))?;
         let cache = match &config.cache_dir {
             None => None,
             Some(directory) => {
                 let opened = Cache::open(directory, &plain);
-                Some(opened.map_err(|error| machine(&format!("open the folder of compiled code {}", directory.display()), &error))?)
+                Some(opened.map_err(|error| {
+                    machine(&format!("open the folder of compiled code {}", directory.display()), &error)
+                })?)
             }
         };
         let threads = match config.threads {
@@ -67,10 +76,19 @@ impl Engine {
         let guests = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name("guest")
+            .on_thread_start(step_back)
             .enable_all()
             .build()
             .map_err(|error| machine("start threads for guests", &error))?;
-        let ticker = Ticker::start(vec![pooled.weak(), plain.weak()]).map_err(|error| machine("start a thread", &error))?;
+        let process_capacity = Machine::probe().processes(config.function_instances);
+        tracing::info!(
+            process_capacity,
+            function_instances = config.function_instances,
+            threads,
+            "the engine is ready"
+        );
+        let ticker =
+            Ticker::start(vec![pooled.weak(), plain.weak()]).map_err(|error| machine("start a thread", &error))?;
         Ok(Arc::new(Self {
             function_linker: component_linker(&pooled).map_err(|error| machine("link WASI", &error))?,
             process_linker: component_linker(&plain).map_err(|error| machine("link WASI", &error))?,
@@ -79,6 +97,7 @@ impl Engine {
             plain,
             cache,
             ticker,
+            process_capacity,
             guests: Some(guests),
             loaded: Mutex::default(),
             loading: Mutex::default(),
@@ -109,7 +128,8 @@ impl Engine {
         }
         let (engine, name) = (self.clone(), digest.to_string());
         let module = tokio::task::spawn_blocking(move || Module::load(&engine, &name, wasm)).await;
-        let module = module.map_err(|error| LoadError::Machine { doing: "compile".to_string(), reason: error.to_string() })??;
+        let module = module
+            .map_err(|error| LoadError::Machine { doing: "compile".to_string(), reason: error.to_string() })??;
         let module = Arc::new(module);
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         loaded.retain(|_, module| module.strong_count() > 0);
@@ -119,6 +139,11 @@ impl Engine {
 
     fn loaded(&self, digest: &str) -> Option<Arc<Module>> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(digest).and_then(Weak::upgrade)
+    }
+
+    /// How many processes can run on this machine at once, as far as the system's limits tell.
+    pub fn process_capacity(&self) -> u32 {
+        self.process_capacity
     }
 
     /// The threads on which guests run.
@@ -133,6 +158,13 @@ impl Drop for Engine {
             guests.shutdown_background();
         }
     }
+}
+
+/// Lets the embedder's threads go first where there are more threads than processors: of the calling thread alone.
+fn step_back() {
+    const NICENESS: i32 = 5;
+    // Where it is forbidden guests are as urgent as their embedder; nothing depends on it.
+    let _ = rustix::process::setpriority_process(None, NICENESS);
 }
 
 /// What both engines have in common; compiled code fits both.
@@ -159,7 +191,11 @@ fn pooled(config: &EngineConfig) -> Config {
         .max_memories_per_component(4)
         .max_tables_per_component(16)
         .table_elements(100_000)
-        .max_unused_warm_slots(64);
+        .max_unused_warm_slots(32);
+    if PoolingAllocationConfig::is_pagemap_scan_available() {
+        // Memory that a request dirtied is cleaned and stays; without the scan all of it would be, dirty or not.
+        pool.pagemap_scan(Enabled::Yes).linear_memory_keep_resident(1 << 20).table_keep_resident(1 << 16);
+    }
     let mut pooled = common();
     pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     pooled
@@ -168,6 +204,10 @@ fn pooled(config: &EngineConfig) -> Config {
 fn component_linker(engine: &wasmtime::Engine) -> wasmtime::Result<ComponentLinker<Host>> {
     let mut linker = ComponentLinker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    // Our own TCP in place of wasmtime's.
+    linker.allow_shadowing(true);
+    wasmtime_wasi::p2::bindings::sockets::tcp::add_to_linker::<Host, OwnPorts>(&mut linker, Host::sockets)?;
+    linker.allow_shadowing(false);
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     Ok(linker)
 }

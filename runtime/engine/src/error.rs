@@ -13,7 +13,9 @@ pub enum LoadError {
     #[error("it needs an import that is not available here: {0}")]
     Import(String),
     /// It exports nothing that can be run.
-    #[error("it can be linked but not run: it exports neither wasi:http/incoming-handler, nor wasi:cli/run, nor _start")]
+    #[error(
+        "it can be linked but not run: it exports neither wasi:http/incoming-handler, nor wasi:cli/run, nor _start"
+    )]
     Library,
     /// The machine failed: the disk is full, or a file cannot be read. It may work later.
     #[error("failed to {doing}: {reason}")]

@@ -7,7 +7,7 @@ use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
-use wasmtime::Store;
+use wasmtime::{PoolConcurrencyLimitError, Store};
 use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
@@ -33,15 +33,18 @@ struct Inner {
     grants: Grants,
     memory: Arc<memory::Meter>,
     cpu: Arc<cpu::Meter>,
-    places: Semaphore,
+    /// Places to work. An instance keeps its place to its very end, its body and what it does afterwards included.
+    places: Arc<Semaphore>,
     /// Places to work and places to wait.
-    all_places: Semaphore,
+    all_places: Arc<Semaphore>,
     killed: watch::Sender<bool>,
     last_failure: Mutex<Option<String>>,
 }
 
 impl Function {
     pub(crate) fn new(engine: Arc<Engine>, program: ProxyPre<Host>, grants: Grants) -> Result<Self, StartError> {
+        // A port would last no longer than a request.
+        let grants = Grants { sockets: None, ..grants };
         let memory = memory::Meter::new(grants.memory_limit_bytes);
         // What cannot be granted shows now and not at the first request.
         Host::new(&grants, &memory)?;
@@ -52,8 +55,8 @@ impl Function {
                 program,
                 memory,
                 cpu: cpu::Meter::new(grants.cpu_limit_millis),
-                places: Semaphore::new(concurrency),
-                all_places: Semaphore::new(concurrency * 2),
+                places: Arc::new(Semaphore::new(concurrency)),
+                all_places: Arc::new(Semaphore::new(concurrency * 2)),
                 grants,
                 killed: watch::Sender::new(false),
                 last_failure: Mutex::default(),
@@ -66,24 +69,35 @@ impl Function {
     ///
     /// Dropping the future, or the response's body, ends the instance.
     pub async fn call(&self, request: Request<Body>) -> Response<Body> {
-        let Ok(_place_or_wait) = self.inner.all_places.try_acquire() else { return overloaded() };
-        let Ok(_place) = self.inner.places.acquire().await else { return overloaded() };
+        let Ok(place_or_wait) = self.inner.all_places.clone().try_acquire_owned() else { return overloaded() };
+        let place =
+            tokio::time::timeout(self.inner.grants.request_timeout, self.inner.places.clone().acquire_owned()).await;
+        let Ok(Ok(place)) = place else { return overloaded() };
         let (sender, head) = oneshot::channel();
         let inner = self.inner.clone();
-        let task = Metered::new(inner.run(request, sender), self.inner.cpu.clone(), self.inner.engine.ticker.clone());
+        let run = async move {
+            let ended = inner.run(request, sender).await;
+            drop((place, place_or_wait));
+            ended
+        };
+        let task = Metered::new(run, self.inner.cpu.clone(), self.inner.engine.ticker.clone());
         let task = AbortOnDropHandle::new(self.inner.engine.guests().spawn(task));
         match head.await {
-            Ok(Ok(response)) => response.map(|body| Streaming { body: hooks::from_guest(body), task: Some(task) }.boxed()),
+            Ok(Ok(response)) => {
+                response.map(|body| Streaming { body: hooks::from_guest(body), task: Some(task) }.boxed())
+            }
             Ok(Err(code)) => failed(StatusCode::BAD_GATEWAY, &format!("the function answered with an error: {code:?}")),
             Err(_) => match task.await {
                 Ok(Ended::TooLate) => failed(StatusCode::GATEWAY_TIMEOUT, "the function took too long"),
                 Ok(Ended::Killed) => failed(StatusCode::SERVICE_UNAVAILABLE, "the function was stopped"),
+                Ok(Ended::NoSlot) => overloaded(),
                 Ok(Ended::Failed(message)) => {
-                    let first = message.lines().next().unwrap_or_default().to_string();
-                    *self.inner.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
+                    let first = message.lines().next().unwrap_or_default();
                     failed(StatusCode::INTERNAL_SERVER_ERROR, &format!("the function failed: {first}"))
                 }
-                Ok(Ended::Returned) => failed(StatusCode::INTERNAL_SERVER_ERROR, "the function returned without an answer"),
+                Ok(Ended::Returned) => {
+                    failed(StatusCode::INTERNAL_SERVER_ERROR, "the function returned without an answer")
+                }
                 Err(error) => failed(StatusCode::INTERNAL_SERVER_ERROR, &format!("the engine failed: {error}")),
             },
         }
@@ -116,6 +130,8 @@ enum Ended {
     Failed(String),
     TooLate,
     Killed,
+    /// All instances that the engine may have are busy, with this or other functions.
+    NoSlot,
 }
 
 type Head = Result<Response<wasmtime_wasi_http::WasiBody>, ErrorCode>;
@@ -123,27 +139,31 @@ type Head = Result<Response<wasmtime_wasi_http::WasiBody>, ErrorCode>;
 impl Inner {
     async fn run(self: Arc<Self>, request: Request<Body>, head: oneshot::Sender<Head>) -> Ended {
         let mut killed = self.killed.subscribe();
-        tokio::select! {
+        let ended = tokio::select! {
             biased;
             _ = killed.wait_for(|killed| *killed) => Ended::Killed,
-            answered = tokio::time::timeout(self.grants.request_timeout, self.answer(request, head)) => match answered {
-                Ok(Ok(())) => Ended::Returned,
-                Ok(Err(message)) => Ended::Failed(message),
-                Err(_) => Ended::TooLate,
-            },
+            answered = tokio::time::timeout(self.grants.request_timeout, self.answer(request, head)) => answered.unwrap_or(Ended::TooLate),
+        };
+        // Also one that failed after its answer had begun, when nobody waits for its end any more.
+        if let Ended::Failed(message) = &ended {
+            *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(message.clone());
         }
+        ended
     }
 
-    async fn answer(&self, mut request: Request<Body>, head: oneshot::Sender<Head>) -> Result<(), String> {
+    async fn answer(&self, mut request: Request<Body>, head: oneshot::Sender<Head>) -> Ended {
         if request.uri().authority().is_none() && !request.headers().contains_key(header::HOST) {
             request.headers_mut().insert(header::HOST, header::HeaderValue::from_static("localhost"));
         }
-        let host = Host::new(&self.grants, &self.memory).map_err(|error| error.to_string())?;
+        let host = match Host::new(&self.grants, &self.memory) {
+            Ok(host) => host,
+            Err(error) => return Ended::Failed(error.to_string()),
+        };
         let mut store = Store::new(&self.engine.pooled, host);
         store.limiter(|host| &mut host.memory);
         cpu::meter_store(&mut store, &self.cpu);
         let answered = async {
-            let request = request.map(|body| body.map_err(hooks::body_error));
+            let request = request.map(|body| body.map_err(|error| hooks::body_error(&error)));
             let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
             let out = store.data_mut().http().new_response_outparam(head)?;
             let instance = self.program.instantiate_async(&mut store).await?;
@@ -151,9 +171,10 @@ impl Inner {
         };
         let answered = answered.await;
         match answered {
-            Ok(()) => Ok(()),
-            Err(_) if store.data().memory.exceeded() => Err("it exceeded its memory limit".to_string()),
-            Err(error) => Err(trap_message(&error)),
+            Ok(()) => Ended::Returned,
+            Err(_) if store.data().memory.exceeded() => Ended::Failed("it exceeded its memory limit".to_string()),
+            Err(error) if error.is::<PoolConcurrencyLimitError>() => Ended::NoSlot,
+            Err(error) => Ended::Failed(trap_message(&error)),
         }
     }
 }

@@ -9,6 +9,8 @@ use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
 
+use crate::sockets::Sockets;
+
 /// What can go wrong in a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -36,6 +38,8 @@ pub struct Grants {
     pub cpu_limit_millis: Option<u32>,
     /// Where its HTTP requests go.
     pub outbound: Arc<dyn Outbound>,
+    /// Where its TCP sockets lead; none means that it has no TCP, as functions never have.
+    pub sockets: Option<Arc<dyn Sockets>>,
     /// How long a function may work on one request, its body included.
     pub request_timeout: Duration,
     /// How many requests a function works on at once; as many again may wait.
@@ -55,6 +59,7 @@ impl Grants {
             memory_limit_bytes: None,
             cpu_limit_millis: None,
             outbound: Arc::new(NoOutbound),
+            sockets: None,
             request_timeout: Duration::from_secs(30),
             concurrency: 128,
         }

@@ -37,7 +37,7 @@ impl WasiHttpHooks for Hooks {
                 None => sent.await,
                 Some(deadline) => tokio::time::timeout(deadline, sent).await.unwrap_or(Err(OutboundError::Timeout)),
             };
-            let response = response.map_err(to_guest_error)?.map(|body| body.map_err(body_error).boxed_unsync());
+            let response = response.map_err(to_guest_error)?.map(|body| body.map_err(|error| body_error(&error)).boxed_unsync());
             let done: Completion = Box::new(async { Ok(()) });
             Ok((response, done))
         })
@@ -55,7 +55,7 @@ fn to_guest_error(error: OutboundError) -> Error {
 }
 
 /// What a guest is told of a body that breaks off.
-pub(crate) fn body_error(error: BoxError) -> Error {
+pub(crate) fn body_error(error: &BoxError) -> Error {
     Error::InternalError(Some(error.to_string()))
 }
 
@@ -71,7 +71,10 @@ impl http_body::Body for FromGuest {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<std::result::Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, BoxError>>> {
         let body = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
         Pin::new(body).poll_frame(context).map_err(|error| error.to_string().into())
     }

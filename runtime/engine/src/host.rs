@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::sockets::WasiSocketsCtxView;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
@@ -12,6 +13,7 @@ use crate::grants::Grants;
 use crate::hooks::Hooks;
 use crate::memory;
 use crate::output::Output;
+use crate::sockets::{Ports, View};
 
 /// Beside a component.
 pub(crate) struct Host {
@@ -19,6 +21,7 @@ pub(crate) struct Host {
     http: WasiHttpCtx,
     hooks: Hooks,
     table: ResourceTable,
+    ports: Ports,
     pub memory: memory::Share,
 }
 
@@ -26,11 +29,19 @@ impl Host {
     pub(crate) fn new(grants: &Grants, memory: &Arc<memory::Meter>) -> Result<Self, StartError> {
         Ok(Self {
             wasi: wasi(grants)?.build(),
+            ports: Ports::new(grants.sockets.clone()),
             http: WasiHttpCtx::new(),
             hooks: Hooks { outbound: grants.outbound.clone() },
             table: ResourceTable::new(),
             memory: memory::Share::new(memory.clone()),
         })
+    }
+}
+
+impl Host {
+    /// Its sockets, with its own ports.
+    pub(crate) fn sockets(&mut self) -> View<'_> {
+        View { inner: WasiSocketsCtxView { ctx: self.wasi.sockets(), table: &mut self.table }, ports: &mut self.ports }
     }
 }
 
@@ -62,9 +73,14 @@ fn wasi(grants: &Grants) -> Result<WasiCtxBuilder, StartError> {
     let mut wasi = WasiCtxBuilder::new();
     wasi.args(&grants.arguments);
     // The builder keeps both of two variables with one name, and guests differ in which one they take.
-    let variables: std::collections::BTreeMap<_, _> = grants.environment.iter().map(|(name, value)| (name, value)).collect();
+    let variables: std::collections::BTreeMap<_, _> =
+        grants.environment.iter().map(|(name, value)| (name, value)).collect();
     for (name, value) in variables {
         wasi.env(name, value);
+    }
+    if grants.sockets.is_some() {
+        // Which addresses they may be is decided in `sockets`, before wasmtime sees them.
+        wasi.inherit_network().allow_tcp(true).allow_udp(false).allow_ip_name_lookup(false);
     }
     wasi.stdout(Output(grants.stdout.clone())).stderr(Output(grants.stderr.clone()));
     if let Some(directory) = &grants.working_directory {

@@ -70,7 +70,11 @@ impl Module {
     }
 
     /// Finds or compiles the code, and links it. Blocks.
-    pub(crate) fn load(engine: &Arc<Engine>, digest: &str, wasm: impl FnOnce() -> std::io::Result<Vec<u8>>) -> Result<Self, LoadError> {
+    pub(crate) fn load(
+        engine: &Arc<Engine>,
+        digest: &str,
+        wasm: impl FnOnce() -> std::io::Result<Vec<u8>>,
+    ) -> Result<Self, LoadError> {
         let cached = engine.cache.as_ref().and_then(|cache| cache.get(digest));
         let program = match cached {
             Some(path) => from_file(engine, &path)?,
@@ -79,7 +83,8 @@ impl Module {
                 let code = compile(engine, &wasm)?;
                 match &engine.cache {
                     Some(cache) => {
-                        let path = cache.put(digest, &code).map_err(|error| machine("keep the compiled module", &error))?;
+                        let path =
+                            cache.put(digest, &code).map_err(|error| machine("keep the compiled module", &error))?;
                         from_file(engine, &path)?
                     }
                     None => from_bytes(engine, &code)?,
@@ -118,7 +123,9 @@ fn from_file(engine: &Engine, path: &Path) -> Result<Program, LoadError> {
                 let component = Component::deserialize_file(&engine.pooled, path).map_err(failed)?;
                 link(engine, &component, || Component::deserialize_file(&engine.plain, path).map_err(failed))
             }
-            Some(Precompiled::Module) => link_core(engine, &wasmtime::Module::deserialize_file(&engine.plain, path).map_err(failed)?),
+            Some(Precompiled::Module) => {
+                link_core(engine, &wasmtime::Module::deserialize_file(&engine.plain, path).map_err(failed)?)
+            }
             None => Err(machine("load the compiled module", &"it is no compiled module")),
         }
     }
@@ -134,26 +141,39 @@ fn from_bytes(engine: &Engine, code: &[u8]) -> Result<Program, LoadError> {
                 let component = Component::deserialize(&engine.pooled, code).map_err(failed)?;
                 link(engine, &component, || Component::deserialize(&engine.plain, code).map_err(failed))
             }
-            Some(Precompiled::Module) => link_core(engine, &wasmtime::Module::deserialize(&engine.plain, code).map_err(failed)?),
+            Some(Precompiled::Module) => {
+                link_core(engine, &wasmtime::Module::deserialize(&engine.plain, code).map_err(failed)?)
+            }
             None => Err(machine("load the compiled module", &"it is no compiled module")),
         }
     }
 }
 
 /// Links a component as a function, in the engine with slots, or as a process, in the plain one.
-fn link(engine: &Engine, pooled: &Component, plain: impl FnOnce() -> Result<Component, LoadError>) -> Result<Program, LoadError> {
+fn link(
+    engine: &Engine,
+    pooled: &Component,
+    plain: impl FnOnce() -> Result<Component, LoadError>,
+) -> Result<Program, LoadError> {
     let exports = |interface: &str| {
         let component_type = pooled.component_type();
         component_type.exports(&engine.pooled).any(|(name, _)| name.starts_with(interface))
     };
-    let import = |error: wasmtime::Error| LoadError::Import(format!("{error:#}"));
+    let import = |error: wasmtime::Error| {
+        let component_type = pooled.component_type();
+        let foreign: Vec<_> =
+            component_type.imports(&engine.pooled).map(|(name, _)| name).filter(|name| !is_wasi(name)).collect();
+        missing(&foreign, &error)
+    };
     if exports("wasi:http/incoming-handler@0.2") {
         let program = engine.function_linker.instantiate_pre(pooled).map_err(import)?;
         return ProxyPre::new(program).map(Program::Function).map_err(|error| LoadError::Compile(format!("{error:#}")));
     }
     if exports("wasi:cli/run@0.2") {
         let program = engine.process_linker.instantiate_pre(&plain()?).map_err(import)?;
-        return CommandPre::new(program).map(Program::Command).map_err(|error| LoadError::Compile(format!("{error:#}")));
+        return CommandPre::new(program)
+            .map(Program::Command)
+            .map_err(|error| LoadError::Compile(format!("{error:#}")));
     }
     Err(LoadError::Library)
 }
@@ -163,5 +183,21 @@ fn link_core(engine: &Engine, module: &wasmtime::Module) -> Result<Program, Load
         return Err(LoadError::Library);
     }
     let linked = engine.core_linker.instantiate_pre(module);
-    linked.map(Program::Core).map_err(|error| LoadError::Import(format!("{error:#}")))
+    linked.map(Program::Core).map_err(|error| {
+        let foreign = module.imports().filter(|import| import.module() != "wasi_snapshot_preview1");
+        let foreign: Vec<String> = foreign.map(|import| format!("{}.{}", import.module(), import.name())).collect();
+        missing(&foreign.iter().map(String::as_str).collect::<Vec<_>>(), &error)
+    })
+}
+
+/// Whether we have this interface of a component, in a version of 0.2.
+fn is_wasi(import: &str) -> bool {
+    const PACKAGES: [&str; 7] = ["cli", "clocks", "filesystem", "http", "io", "random", "sockets"];
+    let package = import.strip_prefix("wasi:").and_then(|rest| rest.split_once('/'));
+    package.is_some_and(|(package, interface)| PACKAGES.contains(&package) && interface.contains("@0.2."))
+}
+
+/// Names every import that we do not have at all, or else says what is wrong with the first that does not fit.
+fn missing(foreign: &[&str], error: &wasmtime::Error) -> LoadError {
+    LoadError::Import(if foreign.is_empty() { format!("{error:#}") } else { foreign.join(", ") })
 }

@@ -1,5 +1,7 @@
 //! Real guests within their limits: the bundled examples, and a few modules in text.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,8 +11,11 @@ use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use shoal_engine::{
-    Body, Engine, EngineConfig, ExitReason, Function, Grants, Kind, LoadError, LogSink, Module, Outbound, OutboundError, Preopen,
+    Body, Engine, EngineConfig, ExitReason, Function, Grants, Kind, LoadError, LogSink, Module, Outbound,
+    OutboundError, Preopen, Sockets,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -115,7 +120,8 @@ async fn a_spinning_guest_neither_stops_its_neighbours_nor_outlives_its_end() {
     let module = example(&engine, "unruly").await;
     // More of them than the engine has threads.
     let mut spinning: Vec<_> = (0..4).map(|_| module.start(&grants).expect("it starts")).collect();
-    let hello = example(&engine, "hello").await.function(Grants::none(Arc::new(Printed::default()))).expect("a function");
+    let hello =
+        example(&engine, "hello").await.function(Grants::none(Arc::new(Printed::default()))).expect("a function");
     for _ in 0..20 {
         assert_eq!(ask(&hello, "/").await.0, StatusCode::OK);
     }
@@ -154,7 +160,8 @@ async fn variables_and_directories_are_those_granted() {
         ("MESSAGE_FILE".to_string(), "/config/message".to_string()),
         ("PERIOD_MS".to_string(), "1".to_string()),
     ];
-    grants.preopens = vec![Preopen { host: folder.path().to_path_buf(), guest: "/config".to_string(), read_only: true }];
+    grants.preopens =
+        vec![Preopen { host: folder.path().to_path_buf(), guest: "/config".to_string(), read_only: true }];
     let process = example(&engine, "ticker").await.start(&grants).expect("it starts");
     tokio::time::timeout(PATIENCE, async {
         while !printed.text().contains("3 from a file") {
@@ -179,14 +186,16 @@ async fn a_missing_directory_is_named() {
 async fn a_function_answers_with_its_variables_and_nothing_of_the_last_request() {
     let engine = engine();
     let mut grants = Grants::none(Arc::new(Printed::default()));
-    grants.environment = vec![("POD_NAME".to_string(), "pod-1".to_string()), ("GREETING".to_string(), "Ahoy".to_string())];
+    grants.environment =
+        vec![("POD_NAME".to_string(), "pod-1".to_string()), ("GREETING".to_string(), "Ahoy".to_string())];
     let module = example(&engine, "hello").await;
     assert_eq!(module.kind(), Kind::Function);
     let function = module.function(grants).expect("a function");
     for _ in 0..50 {
         assert_eq!(ask(&function, "/").await, (StatusCode::OK, "Ahoy from pod-1\n".to_string()));
     }
-    assert_eq!(function.memory_bytes(), 0);
+    // The last instance may still be on its way out.
+    eventually(|| (function.memory_bytes() == 0).then_some(())).await;
     function.kill();
     assert_eq!(ask(&function, "/").await.0, StatusCode::SERVICE_UNAVAILABLE);
 }
@@ -221,6 +230,190 @@ async fn a_function_reaches_only_what_its_embedder_lets_it() {
     }
 }
 
+/// Remembers where a guest's ports really are.
+#[derive(Default)]
+struct Harbour(Mutex<BTreeMap<u16, SocketAddr>>);
+
+impl Sockets for Harbour {
+    fn listening(&self, port: u16, address: SocketAddr) {
+        self.0.lock().expect("a lock").insert(port, address);
+    }
+
+    fn closed(&self, port: u16) {
+        self.0.lock().expect("a lock").remove(&port);
+    }
+
+    fn connect(&self, _address: SocketAddr) -> Option<SocketAddr> {
+        None
+    }
+}
+
+#[tokio::test]
+async fn a_process_listens_on_its_own_port_wherever_that_really_is() {
+    let engine = engine();
+    let (printed, harbour) = (Arc::new(Printed::default()), Arc::new(Harbour::default()));
+    let mut grants = Grants::none(printed.clone());
+    grants.environment = vec![("PORT".to_string(), "80".to_string()), ("PERIOD_MS".to_string(), "600000".to_string())];
+    let module = example(&engine, "ticker").await;
+    grants.sockets = Some(harbour.clone());
+    // Both have port 80.
+    let mut other = module.start(&grants).expect("it starts");
+    let address = eventually(|| harbour.0.lock().expect("a lock").remove(&80)).await;
+    let mut process = module.start(&grants).expect("it starts");
+    let second = eventually(|| harbour.0.lock().expect("a lock").get(&80).copied()).await;
+    assert_ne!(address, second);
+    for address in [address, second] {
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: ticker\r\n\r\n").await.expect("sent");
+        let mut answer = String::new();
+        tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("an answer").expect("a text");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("1 tick\n"), "{answer}");
+    }
+    assert!(printed.text().contains("listens at 0.0.0.0:80\n"), "{}", printed.text());
+    for process in [&mut process, &mut other] {
+        process.kill();
+        tokio::time::timeout(PATIENCE, process.wait()).await.expect("it ends");
+    }
+    assert!(harbour.0.lock().expect("a lock").is_empty());
+    assert!(TcpStream::connect(second).await.is_err());
+}
+
+#[tokio::test]
+async fn a_process_without_sockets_cannot_listen() {
+    let engine = engine();
+    let printed = Arc::new(Printed::default());
+    let mut grants = Grants::none(printed.clone());
+    grants.environment = vec![("PORT".to_string(), "80".to_string()), ("PERIOD_MS".to_string(), "1".to_string())];
+    let _process = example(&engine, "ticker").await.start(&grants).expect("it starts");
+    eventually(|| printed.text().contains("2 tick").then_some(())).await;
+    assert!(printed.text().contains("ticker: port 80: "), "{}", printed.text());
+}
+
+/// Looks until there is something to see.
+async fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let found = async {
+        loop {
+            match look() {
+                Some(found) => return found,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, found).await.expect("it happens in time")
+}
+
+/// An HTTP function whose handler does `body` and never answers.
+fn handler(body: &str) -> Vec<u8> {
+    core(&format!(
+        r#"(component
+            (import "wasi:http/types@0.2.0" (instance $types
+                (export "incoming-request" (type (sub resource)))
+                (export "response-outparam" (type (sub resource)))))
+            (alias export $types "incoming-request" (type $request))
+            (alias export $types "response-outparam" (type $out))
+            (core module $module (func (export "handle") (param i32 i32) {body}))
+            (core instance $core (instantiate $module))
+            (func $handle (param "request" (own $request)) (param "response-out" (own $out))
+                (canon lift (core func $core "handle")))
+            (instance $handler (export "handle" (func $handle)))
+            (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))"#
+    ))
+}
+
+async fn handling(engine: &Arc<Engine>, body: &str, change: impl FnOnce(&mut Grants)) -> Function {
+    let mut grants = Grants::none(Arc::new(Printed::default()));
+    change(&mut grants);
+    load(engine, &handler(body)).await.expect("it loads").function(grants).expect("a function")
+}
+
+#[tokio::test]
+async fn a_function_that_traps_or_says_nothing_is_answered_for() {
+    let engine = engine();
+    let traps = handling(&engine, "unreachable", |_| {}).await;
+    let (status, body) = ask(&traps, "/").await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(body.contains("the function failed"), "{body}");
+    assert!(traps.take_failure().is_some_and(|failure| failure.contains("unreachable")));
+    assert_eq!(traps.take_failure(), None);
+    let silent = handling(&engine, "nop", |_| {}).await;
+    assert_eq!(ask(&silent, "/").await.0, StatusCode::INTERNAL_SERVER_ERROR);
+}
+
+#[tokio::test]
+async fn a_function_that_takes_too_long_is_ended() {
+    let engine = engine();
+    let spins = handling(&engine, "(loop (br 0))", |grants| grants.request_timeout = Duration::from_millis(20)).await;
+    assert_eq!(ask(&spins, "/").await.0, StatusCode::GATEWAY_TIMEOUT);
+    let hello =
+        example(&engine, "hello").await.function(Grants::none(Arc::new(Printed::default()))).expect("a function");
+    assert_eq!(ask(&hello, "/").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn more_requests_than_may_wait_are_told_to_come_again() {
+    let engine = engine();
+    let busy = handling(&engine, "(loop (br 0))", |grants| grants.concurrency = 1).await;
+    let request = || Request::get("/").body(Empty::new().map_err(|never| match never {}).boxed()).expect("a request");
+    let (mut works, mut waits) = (Box::pin(busy.call(request())), Box::pin(busy.call(request())));
+    assert!(futures_util::poll!(&mut works).is_pending() && futures_util::poll!(&mut waits).is_pending());
+    let refused = busy.call(request()).await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.headers().contains_key(http::header::RETRY_AFTER));
+    // Who goes away makes room.
+    drop((works, waits));
+    let mut again = Box::pin(busy.call(request()));
+    let is_admitted = async {
+        while futures_util::poll!(&mut again).is_ready() {
+            again = Box::pin(busy.call(request()));
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, is_admitted).await.expect("there is room again");
+    busy.kill();
+    assert_eq!(again.await.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn a_component_may_end_with_any_code() {
+    let text = r#"(component
+        (import "wasi:cli/exit@0.2.12" (instance $exit (export "exit-with-code" (func (param "status-code" u8)))))
+        (core func $code (canon lower (func $exit "exit-with-code")))
+        (core module $module
+            (import "host" "code" (func $code (param i32)))
+            (func (export "run") (result i32) (call $code (i32.const 42)) (i32.const 0)))
+        (core instance $core (instantiate $module (with "host" (instance (export "code" (func $code))))))
+        (func $run (result (result)) (canon lift (core func $core "run")))
+        (instance $command (export "run" (func $run)))
+        (export "wasi:cli/run@0.2.12" (instance $command)))"#;
+    let engine = engine();
+    let module = load(&engine, &core(text)).await.expect("it loads");
+    let mut process = module.start(&Grants::none(Arc::new(Printed::default()))).expect("it starts");
+    let exit = process.wait().await;
+    assert_eq!((exit.code, exit.reason), (42, ExitReason::Exited));
+}
+
+#[tokio::test]
+async fn a_read_only_directory_cannot_be_written() {
+    // Creates the file `x` in its first directory and ends with the error number.
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (import "wasi_snapshot_preview1" "path_open"
+            (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+        (memory (export "memory") 1) (data (i32.const 0) "x")
+        (func (export "_start")
+            (call $exit (call $open (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 1)
+                (i64.const 64) (i64.const 64) (i32.const 0) (i32.const 8)))))"#;
+    let engine = engine();
+    let module = load(&engine, &core(text)).await.expect("it loads");
+    for read_only in [true, false] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut grants = Grants::none(Arc::new(Printed::default()));
+        grants.preopens = vec![Preopen { host: folder.path().to_path_buf(), guest: "/data".to_string(), read_only }];
+        let exit = module.start(&grants).expect("it starts").wait().await;
+        assert_eq!((exit.code != 0, folder.path().join("x").exists()), (read_only, !read_only), "{exit:?}");
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_run_is_refused_by_name() {
     let engine = engine();
@@ -229,6 +422,15 @@ async fn what_cannot_run_is_refused_by_name() {
     let text = r#"(module (import "sky" "hook" (func)) (func (export "_start")))"#;
     let error = load(&engine, &core(text)).await.err().expect("a missing import").to_string();
     assert!(error.contains("sky") && error.contains("hook"), "{error}");
+    let text = r#"(component (import "acme:db/store@1.0.0" (instance (export "get" (func))))
+        (import "acme:log/lines" (instance (export "write" (func))))
+        (core module $module (func (export "run") (result i32) (i32.const 0)))
+        (core instance $core (instantiate $module))
+        (func $run (result (result)) (canon lift (core func $core "run")))
+        (instance $command (export "run" (func $run)))
+        (export "wasi:cli/run@0.2.0" (instance $command)))"#;
+    let error = load(&engine, &core(text)).await.err().expect("missing imports");
+    assert_eq!(error, LoadError::Import("acme:db/store@1.0.0, acme:log/lines".to_string()));
     let error = load(&engine, &core("(module (func (export \"add\")))")).await.err().expect("a library");
     assert_eq!(error, LoadError::Library);
     let error = load(&engine, b"\0asm\x01\0\0\0garbage").await.err().expect("it is not valid");
@@ -243,7 +445,10 @@ async fn compiled_code_is_kept_and_found_without_the_module() {
     example(&first, "hello").await;
     drop(first);
     let second = Engine::new(&config).expect("an engine");
-    let module = second.load("hello", || Err(std::io::Error::other("the module must not be read"))).await.expect("from the folder");
+    let module = second
+        .load("hello", || Err(std::io::Error::other("the module must not be read")))
+        .await
+        .expect("from the folder");
     let function = module.function(Grants::none(Arc::new(Printed::default()))).expect("a function");
     assert_eq!(ask(&function, "/").await.0, StatusCode::OK);
 }
