@@ -242,7 +242,9 @@ mod tests {
     #[test]
     fn only_sha256_in_lower_case_is_a_digest() {
         assert!(Digest::parse(&Digest::of(b"x").to_string()).is_ok());
-        for text in ["", "sha256:", "sha256:abc", "md5:d41d8cd98f00b204e9800998ecf8427e", "sha256:../../../../etc/passwd"] {
+        for text in
+            ["", "sha256:", "sha256:abc", "md5:d41d8cd98f00b204e9800998ecf8427e", "sha256:../../../../etc/passwd"]
+        {
             assert!(Digest::parse(text).is_err(), "{text}");
         }
         assert!(Digest::parse(&Digest::of(b"x").to_string().to_uppercase()).is_err());

@@ -31,7 +31,9 @@ pub fn describe(wasm: &[u8]) -> Result<Description, NotWasm> {
     let mut depth = 0usize;
     for payload in Parser::new(0).parse_all(wasm) {
         match payload.map_err(not_wasm)? {
-            Payload::Version { encoding, .. } if depth == 0 => description.is_component = encoding == Encoding::Component,
+            Payload::Version { encoding, .. } if depth == 0 => {
+                description.is_component = encoding == Encoding::Component
+            }
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ImportSection(section) if depth == 0 => {
@@ -74,7 +76,8 @@ impl Description {
 
     /// The standard world that it fits, with its version, such as `wasi:http/proxy@0.2.3`.
     pub fn target(&self) -> Option<String> {
-        let version = |interface: &str| self.exports.iter().find_map(|name| name.strip_prefix(interface)?.strip_prefix('@'));
+        let version =
+            |interface: &str| self.exports.iter().find_map(|name| name.strip_prefix(interface)?.strip_prefix('@'));
         let world = |name: &str, version: &str| format!("{name}@{version}");
         let proxy = version("wasi:http/incoming-handler").map(|version| world("wasi:http/proxy", version));
         let service = || version("wasi:http/handler").map(|version| world("wasi:http/service", version));
@@ -109,7 +112,10 @@ mod tests {
         let wasm = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x02\x1c\x01\x16wasi_snapshot_preview1\x01x\0\0\x07\x0a\x01\x06_start\0\0";
         let core = describe(wasm).expect("a module");
         assert_eq!((core.is_component, core.os(), core.target()), (false, "wasip1", None));
-        assert_eq!((core.imports, core.exports), (vec!["wasi_snapshot_preview1".to_string()], vec!["_start".to_string()]));
+        assert_eq!(
+            (core.imports, core.exports),
+            (vec!["wasi_snapshot_preview1".to_string()], vec!["_start".to_string()])
+        );
     }
 
     #[test]

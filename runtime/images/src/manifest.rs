@@ -69,7 +69,8 @@ pub(crate) struct Settings {
 
 /// Reads what a registry sent for a tag or digest.
 pub(crate) fn read(document: &[u8]) -> Result<Document, String> {
-    let value: Value = serde_json::from_slice(document).map_err(|error| format!("the manifest cannot be read: {error}"))?;
+    let value: Value =
+        serde_json::from_slice(document).map_err(|error| format!("the manifest cannot be read: {error}"))?;
     if value["schemaVersion"] != 2 {
         return Err("the manifest cannot be read: its schemaVersion is not 2".to_string());
     }
@@ -82,7 +83,8 @@ pub(crate) fn read(document: &[u8]) -> Result<Document, String> {
 
 /// The entry for WebAssembly; the error names the platforms that there are.
 pub(crate) fn choose(entries: &[Entry]) -> Result<&Descriptor, String> {
-    let is_wasm = |entry: &&Entry| entry.platform.as_ref().is_some_and(|platform| platform.architecture.starts_with("wasm"));
+    let is_wasm =
+        |entry: &&Entry| entry.platform.as_ref().is_some_and(|platform| platform.architecture.starts_with("wasm"));
     if let Some(entry) = entries.iter().find(is_wasm) {
         return Ok(&entry.descriptor);
     }
@@ -119,13 +121,18 @@ impl Manifest {
         match modules.as_slice() {
             [module] => Ok(module),
             [] => Err(self.without_module(config)),
-            several => Err(format!("the image holds {} WebAssembly modules; only an image of exactly one can be run", several.len())),
+            several => Err(format!(
+                "the image holds {} WebAssembly modules; only an image of exactly one can be run",
+                several.len()
+            )),
         }
     }
 
     fn without_module(&self, config: Option<&Value>) -> String {
         let media_types: Vec<String> = self.layers.iter().map(|layer| layer.media_type.clone()).collect();
-        let platform = config.and_then(|config| Platform::deserialize(config).ok()).filter(|platform| !platform.architecture.is_empty());
+        let platform = config
+            .and_then(|config| Platform::deserialize(config).ok())
+            .filter(|platform| !platform.architecture.is_empty());
         match platform {
             Some(platform) if platform.architecture.starts_with("wasm") => format!(
                 "the image is for {} but its module is inside a container layer ({}), which cannot be unpacked here: push the .wasm itself",
@@ -159,7 +166,10 @@ impl Manifest {
 fn spin(config: &Value) -> Result<Settings, String> {
     let components = config["components"].as_array().map(Vec::as_slice).unwrap_or_default();
     let [component] = components else {
-        return Err(format!("the Spin application has {} components; only one of exactly one can be run", components.len()));
+        return Err(format!(
+            "the Spin application has {} components; only one of exactly one can be run",
+            components.len()
+        ));
     };
     if component["files"].as_array().is_some_and(|files| !files.is_empty()) {
         return Err("the Spin application has static files, which are not supported".to_string());
@@ -238,7 +248,9 @@ mod tests {
             entry["platform"] = json!({"os": os, "architecture": architecture});
             entry
         };
-        let index = |entries: Vec<Value>| match read(json!({"schemaVersion": 2, "manifests": entries}).to_string().as_bytes()) {
+        let index = |entries: Vec<Value>| match read(
+            json!({"schemaVersion": 2, "manifests": entries}).to_string().as_bytes(),
+        ) {
             Ok(Document::Index(entries)) => entries,
             other => panic!("{other:?}"),
         };
@@ -251,7 +263,14 @@ mod tests {
 
     #[test]
     fn what_is_no_manifest_is_refused() {
-        for document in ["", "{}", "[]", "{\"schemaVersion\":1}", "{\"schemaVersion\":2,\"layers\":7}", "{\"schemaVersion\":2,\"manifests\":[{}]}"] {
+        for document in [
+            "",
+            "{}",
+            "[]",
+            "{\"schemaVersion\":1}",
+            "{\"schemaVersion\":2,\"layers\":7}",
+            "{\"schemaVersion\":2,\"manifests\":[{}]}",
+        ] {
             assert!(read(document.as_bytes()).is_err(), "{document}");
         }
     }

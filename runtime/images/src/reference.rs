@@ -90,7 +90,9 @@ impl fmt::Display for Reference {
 fn parse(text: &str) -> Result<Reference, &'static str> {
     let (rest, digest) = match text.split_once('@') {
         None => (text, None),
-        Some((rest, digest)) => (rest, Some(Digest::parse(digest).map_err(|_| ": the digest must be sha256: and 64 hexadecimal digits")?)),
+        Some((rest, digest)) => {
+            (rest, Some(Digest::parse(digest).map_err(|_| ": the digest must be sha256: and 64 hexadecimal digits")?))
+        }
     };
     let (host, path) = match rest.split_once('/') {
         Some((host, path)) if is_host(host) => (Some(host), path),
@@ -123,7 +125,8 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
 /// Whether the first part of a name is a host: only a host has a dot or a port, or is `localhost`.
 fn is_host(part: &str) -> bool {
     let name = part.split_once(':').map_or(part, |(name, _)| name);
-    let is_named = part.starts_with('[') || (!name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte)));
+    let is_named = part.starts_with('[')
+        || (!name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte)));
     is_named && (part.contains(['.', ':']) || part == "localhost")
 }
 
@@ -134,7 +137,9 @@ fn is_component(part: &str) -> bool {
     if !bytes.first().is_some_and(is_word) || !bytes.last().is_some_and(is_word) {
         return false;
     }
-    let mut separators = part.split(|letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit()).filter(|text| !text.is_empty());
+    let mut separators = part
+        .split(|letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit())
+        .filter(|text| !text.is_empty());
     separators.all(|text| matches!(text, "." | "_" | "__") || text.bytes().all(|byte| byte == b'-'))
 }
 
@@ -152,7 +157,8 @@ mod tests {
     use super::*;
 
     fn canonical(text: &str) -> String {
-        Reference::parse(text).map_or_else(|error| error.to_string(), |reference| format!("{:?} {reference}", reference.registry))
+        Reference::parse(text)
+            .map_or_else(|error| error.to_string(), |reference| format!("{:?} {reference}", reference.registry))
     }
 
     #[test]
@@ -181,7 +187,23 @@ mod tests {
 
     #[test]
     fn what_names_no_image_is_refused() {
-        for bad in ["", ":", "hello:", "hello:a b", "a//b", "hello@md5:1", "-a", "a-", "a___b", "a..b", "/a", "a/", "ghcr.io/", "hello:-1", "a b"] {
+        for bad in [
+            "",
+            ":",
+            "hello:",
+            "hello:a b",
+            "a//b",
+            "hello@md5:1",
+            "-a",
+            "a-",
+            "a___b",
+            "a..b",
+            "/a",
+            "a/",
+            "ghcr.io/",
+            "hello:-1",
+            "a b",
+        ] {
             assert!(Reference::parse(bad).is_err(), "{bad}");
         }
         assert!(canonical("Hello:1").ends_with("invalid reference format: repository name must be lowercase"));

@@ -65,7 +65,12 @@ impl ImageStore {
         }
         match (self.fetch(&reference).await, known) {
             (Err(PullError::Unreachable { registry, reason, .. }), Some(image)) => {
-                tracing::warn!(image = text, registry, reason, "a registry cannot be reached: the image is what it was");
+                tracing::warn!(
+                    image = text,
+                    registry,
+                    reason,
+                    "a registry cannot be reached: the image is what it was"
+                );
                 Ok(image)
             }
             (result, _) => result,
@@ -149,10 +154,13 @@ impl Fetch<'_> {
 
     /// A manifest; if `version` is a digest, it is the digest of what came.
     async fn verified(&self, version: &str) -> Result<(Digest, Bytes), PullError> {
-        let document = self.store.sources.manifest(self.reference, version).await.map_err(|error| self.refused(error))?;
+        let document =
+            self.store.sources.manifest(self.reference, version).await.map_err(|error| self.refused(error))?;
         let digest = Digest::of(&document);
         if version.contains(':') && version != digest.to_string() {
-            return Err(self.broken(format!("the registry sent a manifest with the digest {digest} in place of {version}")));
+            return Err(
+                self.broken(format!("the registry sent a manifest with the digest {digest} in place of {version}"))
+            );
         }
         Ok((digest, document))
     }
@@ -160,7 +168,8 @@ impl Fetch<'_> {
     /// A small blob that is JSON.
     async fn document(&self, descriptor: &Descriptor) -> Result<Value, PullError> {
         let expected = descriptor.digest().map_err(|reason| self.broken(reason))?;
-        let mut content = self.store.sources.blob(self.reference, &expected).await.map_err(|error| self.refused(error))?;
+        let mut content =
+            self.store.sources.blob(self.reference, &expected).await.map_err(|error| self.refused(error))?;
         let mut bytes = Vec::new();
         while let Some(chunk) = content.next().await {
             bytes.extend_from_slice(&chunk.map_err(|error| self.broken(format!("reading {expected}: {error}")))?);
@@ -171,7 +180,8 @@ impl Fetch<'_> {
         if Digest::of(&bytes) != expected {
             return Err(self.broken(format!("the registry sent other bytes in place of {expected}")));
         }
-        serde_json::from_slice(&bytes).map_err(|error| self.broken(format!("the configuration {expected} cannot be read: {error}")))
+        serde_json::from_slice(&bytes)
+            .map_err(|error| self.broken(format!("the configuration {expected} cannot be read: {error}")))
     }
 
     /// Sees to it that the module is here; answers whether it had to be fetched.

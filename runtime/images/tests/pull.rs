@@ -41,7 +41,8 @@ impl Shelf {
         if path.contains("/blobs/") {
             self.blobs_sent.fetch_add(1, Ordering::Relaxed);
         }
-        let (status, content) = content.map_or((StatusCode::NOT_FOUND, Bytes::new()), |content| (StatusCode::OK, content));
+        let (status, content) =
+            content.map_or((StatusCode::NOT_FOUND, Bytes::new()), |content| (StatusCode::OK, content));
         let mut response = Response::new(Full::new(content).map_err(|never| match never {}).boxed());
         *response.status_mut() = status;
         response
@@ -54,7 +55,11 @@ impl ClusterRegistry for Shelf {
         let path = path.to_string();
         Box::pin(async move {
             tokio::task::yield_now().await;
-            if self.is_gone.load(Ordering::Relaxed) { Err("no server is connected".into()) } else { Ok(self.answer(&path)) }
+            if self.is_gone.load(Ordering::Relaxed) {
+                Err("no server is connected".into())
+            } else {
+                Ok(self.answer(&path))
+            }
         })
     }
 }
@@ -93,7 +98,9 @@ async fn many_who_want_one_module_share_a_download() {
     }
     let store = store(folder.path(), &shelf);
     let names = ["a", "b", "c", "a", "b", "c:latest"];
-    let images = futures_util::future::try_join_all(names.map(|name| store.image(name, PullPolicy::IfNotPresent))).await.expect("images");
+    let images = futures_util::future::try_join_all(names.map(|name| store.image(name, PullPolicy::IfNotPresent)))
+        .await
+        .expect("images");
     assert_eq!(shelf.blobs_sent.load(Ordering::Relaxed), 1);
     assert_eq!(images.iter().filter(|image| image.was_fetched).count(), 1);
     assert!(images.iter().all(|image| image.path == images[0].path));
@@ -128,7 +135,10 @@ async fn each_failure_names_the_image_and_the_cause() {
     assert_eq!(reason, "InvalidImageName");
     assert!(message.contains("invalid reference format"), "{message}");
     let (reason, message) = failure("hello:1", PullPolicy::Never).await;
-    assert_eq!((reason, message.as_str()), ("ErrImageNeverPull", "container image \"hello:1\" is not present with pull policy of Never"));
+    assert_eq!(
+        (reason, message.as_str()),
+        ("ErrImageNeverPull", "container image \"hello:1\" is not present with pull policy of Never")
+    );
     let (reason, message) = failure("hello:1", PullPolicy::IfNotPresent).await;
     assert_eq!((reason, message.as_str()), ("ErrImagePull", "hello:1: not found in the cluster's registry"));
     shelf.is_gone.store(true, Ordering::Relaxed);
@@ -164,11 +174,11 @@ async fn an_index_leads_to_its_wasm_image_and_a_container_image_is_named_for_wha
     let shelf = Arc::new(Shelf::default());
     let store = store(folder.path(), &shelf);
     let wasm = shelf.push("hello", "wasm", &module(1));
-    let entry = |digest: &Digest, os: &str, architecture: &str| {
-        json!({"mediaType": media::MANIFEST, "digest": digest.to_string(), "size": 1, "platform": {"os": os, "architecture": architecture}})
-    };
+    let entry = |digest: &Digest, os: &str, architecture: &str| json!({"mediaType": media::MANIFEST, "digest": digest.to_string(), "size": 1, "platform": {"os": os, "architecture": architecture}});
     let other = Digest::of(b"other");
-    let index = json!({"schemaVersion": 2, "manifests": [entry(&other, "linux", "amd64"), entry(&wasm, "wasip2", "wasm")]}).to_string();
+    let index =
+        json!({"schemaVersion": 2, "manifests": [entry(&other, "linux", "amd64"), entry(&wasm, "wasip2", "wasm")]})
+            .to_string();
     shelf.put("/v2/hello/manifests/1", index.as_bytes());
     let image = store.image("hello:1", PullPolicy::Always).await.expect("an image");
     assert_eq!((image.digest, image.module), (Digest::of(index.as_bytes()), Digest::of(&module(1))));
@@ -176,9 +186,11 @@ async fn an_index_leads_to_its_wasm_image_and_a_container_image_is_named_for_wha
     let config = json!({"os": "linux", "architecture": "amd64", "config": {}}).to_string();
     let config_digest = Digest::of(config.as_bytes());
     shelf.put(&format!("/v2/nginx/blobs/{config_digest}"), config.as_bytes());
-    let descriptor = |media_type: &str, digest: &Digest| json!({"mediaType": media_type, "digest": digest.to_string(), "size": 9});
+    let descriptor =
+        |media_type: &str, digest: &Digest| json!({"mediaType": media_type, "digest": digest.to_string(), "size": 9});
     let layers = [descriptor("application/vnd.oci.image.layer.v1.tar+gzip", &other)];
-    let manifest = json!({"schemaVersion": 2, "config": descriptor(media::IMAGE_CONFIG, &config_digest), "layers": layers});
+    let manifest =
+        json!({"schemaVersion": 2, "config": descriptor(media::IMAGE_CONFIG, &config_digest), "layers": layers});
     shelf.put("/v2/nginx/manifests/latest", manifest.to_string().as_bytes());
     let error = store.image("nginx", PullPolicy::Always).await.expect_err("no image");
     assert_eq!(error.to_string(), "nginx:latest: the image is not WebAssembly: it is for linux/amd64");
@@ -212,10 +224,12 @@ async fn another_registry_on_this_machine_is_asked_by_plain_http() {
     let store = store(folder.path(), &cluster);
     let port = listen(remote.clone()).await;
     let digest = remote.push("team/hello", "1", &module(7));
-    let image = store.image(&format!("localhost:{port}/team/hello:1"), PullPolicy::IfNotPresent).await.expect("an image");
+    let image =
+        store.image(&format!("localhost:{port}/team/hello:1"), PullPolicy::IfNotPresent).await.expect("an image");
     assert_eq!(image.image_id(), format!("localhost:{port}/team/hello@{digest}"));
     assert_eq!(std::fs::read(&image.path).expect("a file"), module(7));
-    let error = store.image(&format!("localhost:{port}/nothing:1"), PullPolicy::IfNotPresent).await.expect_err("no image");
+    let error =
+        store.image(&format!("localhost:{port}/nothing:1"), PullPolicy::IfNotPresent).await.expect_err("no image");
     assert!(matches!(error, PullError::NotFound { .. }), "{error}");
     let error = store.image("localhost:1/nothing:1", PullPolicy::IfNotPresent).await.expect_err("no image");
     assert!(matches!(error, PullError::Unreachable { .. }), "{error}");

@@ -21,7 +21,9 @@ impl Cluster {
         // Boxed, so that the compiler sees that the whole pull may move between threads.
         let document: BoxFuture<'static, _> = Box::pin(Limited::new(response.into_body(), DOCUMENT_BYTES).collect());
         let document = document.await;
-        document.map(http_body_util::Collected::to_bytes).map_err(|error| SourceError::Failed(format!("reading the manifest: {error}")))
+        document
+            .map(http_body_util::Collected::to_bytes)
+            .map_err(|error| SourceError::Failed(format!("reading the manifest: {error}")))
     }
 
     pub(crate) async fn blob(&self, repository: &str, digest: &Digest) -> Result<Content, SourceError> {

@@ -24,7 +24,11 @@ pub(crate) struct Remote {
 impl Remote {
     pub(crate) async fn manifest(&self, host: &str, repository: &str, version: &str) -> Result<Bytes, SourceError> {
         let image = name(host, repository, version);
-        let (document, _) = self.client(host)?.pull_manifest_raw(&image, &RegistryAuth::Anonymous, &media::MANIFESTS).await.map_err(failed)?;
+        let (document, _) = self
+            .client(host)?
+            .pull_manifest_raw(&image, &RegistryAuth::Anonymous, &media::MANIFESTS)
+            .await
+            .map_err(failed)?;
         if document.len() > DOCUMENT_BYTES {
             return Err(SourceError::Failed(format!("the manifest has more than {DOCUMENT_BYTES} bytes")));
         }
@@ -57,7 +61,8 @@ impl Remote {
             user_agent: concat!("shoal/", env!("CARGO_PKG_VERSION")),
             ..ClientConfig::default()
         };
-        let client = oci_client::Client::try_from(config).map_err(|error| SourceError::Failed(format!("no TLS client can be made: {error}")))?;
+        let client = oci_client::Client::try_from(config)
+            .map_err(|error| SourceError::Failed(format!("no TLS client can be made: {error}")))?;
         Ok(place.get_or_init(|| client))
     }
 }
@@ -65,7 +70,11 @@ impl Remote {
 /// Whether a registry's host, with or without a port, is this machine itself.
 fn is_this_machine(host: &str) -> bool {
     if let Some(rest) = host.strip_prefix('[') {
-        return rest.split(']').next().and_then(|text| text.parse().ok()).is_some_and(|address: IpAddr| address.is_loopback());
+        return rest
+            .split(']')
+            .next()
+            .and_then(|text| text.parse().ok())
+            .is_some_and(|address: IpAddr| address.is_loopback());
     }
     let name = host.split(':').next().unwrap_or_default();
     name == "localhost" || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
@@ -89,7 +98,9 @@ fn failed(error: OciDistributionError) -> SourceError {
         OciDistributionError::ServerError { code: 502..=504, message, .. } => SourceError::Unreachable(message),
         OciDistributionError::RegistryError { envelope, .. } => {
             let is = |codes: &[OciErrorCode]| envelope.errors.iter().any(|error| codes.contains(&error.code));
-            use OciErrorCode::{BlobUnknown, Denied, ManifestUnknown, NameUnknown, NotFound, Toomanyrequests, Unauthorized};
+            use OciErrorCode::{
+                BlobUnknown, Denied, ManifestUnknown, NameUnknown, NotFound, Toomanyrequests, Unauthorized,
+            };
             if is(&[ManifestUnknown, NameUnknown, NotFound, BlobUnknown]) {
                 SourceError::NotFound
             } else if is(&[Unauthorized, Denied]) {
@@ -113,6 +124,13 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_name_that_does_not_resolve_is_a_failure_and_no_panic() {
+        // With the first request by HTTPS the process's TLS provider is chosen.
+        let error = Remote::default().manifest("registry.invalid", "hello", "1").await.expect_err("no such host");
+        assert!(matches!(error, SourceError::Unreachable(_) | SourceError::Failed(_)), "{error:?}");
+    }
 
     #[test]
     fn only_this_machine_is_asked_without_tls() {
