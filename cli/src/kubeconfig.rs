@@ -34,7 +34,11 @@ impl Target {
 /// # Errors
 /// When it cannot be used.
 pub fn client(path: &std::path::Path) -> anyhow::Result<Client> {
-    let config = Kubeconfig::load(path)
-        .with_context(|| format!("no cluster is known: failed to read {} (`shoal up` makes one, --kubeconfig names another)", path.display()))?;
+    let config = Kubeconfig::load(path).with_context(|| {
+        format!(
+            "no cluster is known: failed to read {} (`shoal up` makes one, --kubeconfig names another)",
+            path.display()
+        )
+    })?;
     Ok(Client::new(Arc::new(TlsTransport::new(&config)?)))
 }

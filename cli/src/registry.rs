@@ -69,6 +69,7 @@ async fn expect(client: &Client, request: Request<shoal_client::Body>, wanted: S
     }
     let body = response.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let document: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-    let message = document.pointer("/errors/0/message").or(document.pointer("/message")).and_then(serde_json::Value::as_str);
+    let message =
+        document.pointer("/errors/0/message").or(document.pointer("/message")).and_then(serde_json::Value::as_str);
     anyhow::bail!("it answered {status}: {}", message.unwrap_or(&String::from_utf8_lossy(&body)))
 }

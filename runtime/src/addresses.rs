@@ -32,7 +32,9 @@ impl Range {
 
     /// The range of a node without one.
     pub fn fallback(node: &str) -> Range {
-        let hash = node.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        let hash = node
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
         let [a, b] = FALLBACK;
         Range { first: u32::from(Ipv4Addr::new(a, b, hash.to_le_bytes()[0], 0)), size: 256 }
     }

@@ -59,7 +59,8 @@ impl Agent {
     /// With its context: the data directory, the identity, the token, the addresses, the engine.
     pub async fn start(config: AgentConfig) -> anyhow::Result<Agent> {
         let config = config.completed();
-        std::fs::create_dir_all(&config.data_dir).with_context(|| format!("making the data directory {}", config.data_dir.display()))?;
+        std::fs::create_dir_all(&config.data_dir)
+            .with_context(|| format!("making the data directory {}", config.data_dir.display()))?;
         let store = LocalStore::open(&config.data_dir.join("store")).context("opening the local store")?;
         let identity = IdentitySource::new(join::identity(&config, &store).await?);
         let endpoint = bind(&config, &store, &identity)?;
@@ -67,7 +68,14 @@ impl Agent {
         store.save(KEPT_PORT.0, KEPT_PORT.1, &link_address.port())?;
         let uplink = Uplink::new(join::servers(&config, &store));
         let guests = crate::engine_guests::EngineGuests::open(&config, uplink.clone())?;
-        let parts = Parts { transport: None, guests: Arc::new(guests), uplink: uplink.clone(), pool: Pool::new(endpoint.clone()), link_address, store };
+        let parts = Parts {
+            transport: None,
+            guests: Arc::new(guests),
+            uplink: uplink.clone(),
+            pool: Pool::new(endpoint.clone()),
+            link_address,
+            store,
+        };
         let mut agent = Agent::assemble(config, parts).await;
         agent.connect(&endpoint, &identity);
         agent.endpoint = Some(endpoint);
@@ -84,8 +92,14 @@ impl Agent {
         let (events, queued_events) = Events::new(&config.node_name);
         let (changed_sources, changes) = mpsc::channel(64);
         let kept_range = store.load::<String>(KEPT_RANGE.0, KEPT_RANGE.1).and_then(|text| Range::parse(&text));
-        let sources =
-            SourceHub::new(client.clone(), uplink.clone(), store.clone(), Arc::clone(&keeper), tasks.stop().clone(), changed_sources);
+        let sources = SourceHub::new(
+            client.clone(),
+            uplink.clone(),
+            store.clone(),
+            Arc::clone(&keeper),
+            tasks.stop().clone(),
+            changed_sources,
+        );
         let context = Arc::new(Context {
             addresses: Mutex::new(Addresses::new(kept_range.unwrap_or_else(|| Range::fallback(&config.node_name)))),
             client: client.clone(),
@@ -110,7 +124,10 @@ impl Agent {
         let (range_sender, range_known) = watch::channel(kept_range.is_some());
         tasks.spawn("local store", Arc::clone(&keeper).work(store.clone()));
         tasks.spawn("events", send_events(client, queued_events));
-        tasks.spawn("node", node_loop::keep_node(Arc::clone(&context), machine, link_address.to_string(), registered_sender));
+        tasks.spawn(
+            "node",
+            node_loop::keep_node(Arc::clone(&context), machine, link_address.to_string(), registered_sender),
+        );
         tasks.spawn("lease", node_loop::keep_lease(Arc::clone(&context), registered.clone()));
         tasks.spawn("network table", follow::follow_network(Arc::clone(&context), kept, range_sender));
         tasks.spawn("pods", follow::follow_pods(Arc::clone(&context), Arc::clone(&pods), range_known));
@@ -125,7 +142,10 @@ impl Agent {
         let tasks = &self.context.tasks;
         tasks.spawn("uplink", self.context.uplink.clone().keep(endpoint.clone(), serve));
         tasks.spawn("peers", take_peers(Arc::clone(&self.context.network), endpoint.clone()));
-        tasks.spawn("certificate", renew(self.context.uplink.clone(), Arc::clone(identity), self.context.config.data_dir.clone()));
+        tasks.spawn(
+            "certificate",
+            renew(self.context.uplink.clone(), Arc::clone(identity), self.context.config.data_dir.clone()),
+        );
     }
 
     /// Waits until the node is registered with the API. Cancel safe.
@@ -176,7 +196,9 @@ impl Agent {
 /// The port of the last start, if it is free: other workers may know no other while no server tells them.
 fn bind(config: &AgentConfig, store: &LocalStore, identity: &Arc<IdentitySource>) -> anyhow::Result<Endpoint> {
     let kept: Option<u16> = store.load(KEPT_PORT.0, KEPT_PORT.1).filter(|_| config.link_port == 0);
-    if let Some(endpoint) = kept.and_then(|port| Endpoint::bind(SocketAddr::new(config.node_address, port), identity).ok()) {
+    if let Some(endpoint) =
+        kept.and_then(|port| Endpoint::bind(SocketAddr::new(config.node_address, port), identity).ok())
+    {
         return Ok(endpoint);
     }
     let address = SocketAddr::new(config.node_address, config.link_port);

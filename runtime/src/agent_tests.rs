@@ -17,7 +17,9 @@ use tokio::sync::{Notify, watch};
 
 use crate::agent::{Agent, Parts};
 use crate::config::AgentConfig;
-use crate::guests::{Exit, Grants, GuestFunction, GuestProcess, Guests, ImageRequest, PrepareError, Prepared, Program, Started};
+use crate::guests::{
+    Exit, Grants, GuestFunction, GuestProcess, Guests, ImageRequest, PrepareError, Prepared, Program, Started,
+};
 use crate::local_store::LocalStore;
 use crate::uplink::Uplink;
 
@@ -67,12 +69,14 @@ impl Api {
 
     fn list(&self, collection: &str) -> Value {
         let objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
-        let items: Vec<&Value> = objects.iter().filter(|(path, _)| is_in(path, collection)).map(|(_, object)| object).collect();
+        let items: Vec<&Value> =
+            objects.iter().filter(|(path, _)| is_in(path, collection)).map(|(_, object)| object).collect();
         json!({"metadata": {"resourceVersion": (self.changes.borrow().len() + 1).to_string()}, "items": items})
     }
 
     fn watch(&self, collection: &str, query: &str) -> Body {
-        let from = query.split('&').find_map(|p| p.strip_prefix("resourceVersion=")?.parse::<usize>().ok()).unwrap_or(1) - 1;
+        let from =
+            query.split('&').find_map(|p| p.strip_prefix("resourceVersion=")?.parse::<usize>().ok()).unwrap_or(1) - 1;
         let state = (self.changes.subscribe(), from, collection.to_owned());
         let frames = futures_util::stream::unfold(state, |(mut changes, mut next, collection)| async move {
             loop {
@@ -149,7 +153,10 @@ fn answer(status: StatusCode, value: &Value) -> Response<Body> {
 }
 
 fn missing() -> Response<Body> {
-    answer(StatusCode::NOT_FOUND, &json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "message": "not found", "code": 404}))
+    answer(
+        StatusCode::NOT_FOUND,
+        &json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "message": "not found", "code": 404}),
+    )
 }
 
 impl Transport for Api {
@@ -171,7 +178,10 @@ impl Guests for Doubles {
     fn prepare(&self, image: ImageRequest) -> BoxFuture<'_, Result<Prepared, PrepareError>> {
         Box::pin(async move {
             if !image.reference.starts_with("hello") && !image.reference.starts_with("once") {
-                return Err(PrepareError { reason: "ErrImagePull", message: format!("{} does not exist", image.reference) });
+                return Err(PrepareError {
+                    reason: "ErrImagePull",
+                    message: format!("{} does not exist", image.reference),
+                });
             }
             let image_id = format!("{}@sha256:0", image.reference);
             Ok(Prepared { image_id, was_fetched: true, size_bytes: 1, program: Arc::new(Double(image.reference)) })
@@ -185,7 +195,11 @@ impl Program for Double {
     fn start(&self, grants: Grants) -> Result<Started, String> {
         if let Some((_, code)) = self.0.split_once("once:") {
             grants.log.write(crate::logs::Stream::Stdout, b"done\n");
-            let exit = Exit { code: code.parse().unwrap_or(1), reason: if code == "0" { "Completed" } else { "Error" }, message: None };
+            let exit = Exit {
+                code: code.parse().unwrap_or(1),
+                reason: if code == "0" { "Completed" } else { "Error" },
+                message: None,
+            };
             return Ok(Started::Process(Box::new(Once(exit))));
         }
         let greeting = grants.environment.iter().find(|(name, _)| name == "GREETING").map(|(_, value)| value.clone());
@@ -234,7 +248,12 @@ impl GuestProcess for Once {
 
 async fn agent(directory: &std::path::Path, api: &Api) -> Agent {
     shoal_link::install_crypto();
-    let config = AgentConfig { node_name: "w1".into(), data_dir: directory.to_owned(), node_address: [127, 0, 0, 1].into(), ..AgentConfig::default() };
+    let config = AgentConfig {
+        node_name: "w1".into(),
+        data_dir: directory.to_owned(),
+        node_address: [127, 0, 0, 1].into(),
+        ..AgentConfig::default()
+    };
     let store = LocalStore::open(&directory.join("store")).expect("store");
     let ca = CertificateAuthority::create("test").expect("a CA");
     let subject = Subject {
@@ -272,7 +291,8 @@ fn is_ready(pod: &Value) -> bool {
 }
 
 async fn call(agent: &Agent, pod: &Value) -> Bytes {
-    let address: SocketAddr = format!("{}:80", pod["status"]["podIP"].as_str().expect("an address")).parse().expect("an address");
+    let address: SocketAddr =
+        format!("{}:80", pod["status"]["podIP"].as_str().expect("an address")).parse().expect("an address");
     let request = Request::get("/").body(shoal_client::empty_body()).expect("a request");
     let response = agent.network().call_pod(address, request).await.unwrap_or_else(|error| error.response());
     response.into_body().collect().await.expect("a body").to_bytes()
@@ -315,7 +335,13 @@ async fn what_ends_bad_or_cannot_run_says_why() {
     assert_eq!(crash["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 3);
     api.until(&path("none"), |p| waiting(p) == "ErrImagePull").await;
     let refused = api.until(&path("host"), |p| p["status"]["phase"] == "Failed").await;
-    assert_eq!((refused["status"]["reason"].as_str(), refused["status"]["message"].as_str().map(|m| m.starts_with("spec.hostNetwork"))), (Some("UnsupportedPodSpec"), Some(true)));
+    assert_eq!(
+        (
+            refused["status"]["reason"].as_str(),
+            refused["status"]["message"].as_str().map(|m| m.starts_with("spec.hostNetwork"))
+        ),
+        (Some("UnsupportedPodSpec"), Some(true))
+    );
     agent.shutdown().await;
 }
 

@@ -57,7 +57,8 @@ fn service(service: &Service, slices: &BTreeMap<ServiceName, Vec<&EndpointSlice>
 /// The slice's endpoints for the Service port of that name. A slice's port bears the Service port's name.
 fn endpoints(slice: &EndpointSlice, port_name: Option<&str>) -> Vec<Endpoint> {
     let is_it = |name: Option<&str>| name.filter(|n| !n.is_empty()) == port_name;
-    let port = slice.ports.iter().flatten().find(|p| is_it(p.name.as_deref())).and_then(|p| u16::try_from(p.port?).ok());
+    let port =
+        slice.ports.iter().flatten().find(|p| is_it(p.name.as_deref())).and_then(|p| u16::try_from(p.port?).ok());
     let Some(port) = port else { return Vec::new() };
     let of_endpoint = |endpoint: &k8s_openapi::api::discovery::v1::Endpoint| {
         let conditions = endpoint.conditions.as_ref();
@@ -65,7 +66,9 @@ fn endpoints(slice: &EndpointSlice, port_name: Option<&str>) -> Vec<Endpoint> {
         let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
         let node = endpoint.node_name.clone().unwrap_or_default();
         let addresses = endpoint.addresses.iter().filter_map(|a| a.parse::<IpAddr>().ok());
-        addresses.map(|ip| Endpoint { address: SocketAddr::new(ip, port), node: node.clone(), ready }).collect::<Vec<_>>()
+        addresses
+            .map(|ip| Endpoint { address: SocketAddr::new(ip, port), node: node.clone(), ready })
+            .collect::<Vec<_>>()
     };
     slice.endpoints.iter().flat_map(of_endpoint).collect()
 }
@@ -91,11 +94,18 @@ mod tests {
                 {"addresses": ["10.64.1.2"], "nodeName": "w2", "conditions": {"ready": false, "serving": true, "terminating": true}}],
         }))
         .expect("slice");
-        let node: Node = serde_json::from_value(json!({"metadata": {"name": "w1", "annotations": {LINK_ADDRESS: "127.0.1.1:7000"}}})).expect("node");
+        let node: Node = serde_json::from_value(
+            json!({"metadata": {"name": "w1", "annotations": {LINK_ADDRESS: "127.0.1.1:7000"}}}),
+        )
+        .expect("node");
         let table = cluster_table([&service], [&slice], [&node]);
         let (name, port) = table.service_of_node_port(30_080).expect("node port");
         assert_eq!(name, &ServiceName::new("shop", "cart"));
-        let endpoint = |address: &str, node: &str, ready| Endpoint { address: address.parse().expect("address"), node: node.into(), ready };
+        let endpoint = |address: &str, node: &str, ready| Endpoint {
+            address: address.parse().expect("address"),
+            node: node.into(),
+            ready,
+        };
         assert_eq!(port.endpoints, [endpoint("10.64.0.2:8080", "w1", true), endpoint("10.64.1.2:8080", "w2", false)]);
         assert_eq!(table.link_of("w1"), Some("127.0.1.1:7000"));
         assert!(table.service_port(name, 53).is_none());

@@ -58,7 +58,11 @@ enum Order {
 /// Fetches and compiles a container's module.
 pub async fn pull(context: Arc<Context>, pod: Pod, container: String) -> Happening {
     let Some(definition) = spec::container(&pod, &container) else {
-        return Happening::PullFailed { container, reason: "ErrImagePull".to_owned(), message: "no such container".to_owned() };
+        return Happening::PullFailed {
+            container,
+            reason: "ErrImagePull".to_owned(),
+            message: "no such container".to_owned(),
+        };
     };
     let image = definition.image.clone().unwrap_or_default();
     let policy = match definition.image_pull_policy.as_deref() {
@@ -83,7 +87,10 @@ fn tell_pulled(context: &Context, pod: &Pod, container: &str, image: &str, prepa
     let message = if prepared.was_fetched {
         context.events.normal(pod, Some(container), "Pulling", &format!("Pulling image {image:?}"));
         let millis = took.as_millis();
-        format!("Successfully pulled image {image:?} in {millis}ms ({millis}ms including waiting). Image size: {} bytes.", prepared.size_bytes)
+        format!(
+            "Successfully pulled image {image:?} in {millis}ms ({millis}ms including waiting). Image size: {} bytes.",
+            prepared.size_bytes
+        )
     } else {
         format!("Container image {image:?} already present on machine")
     };
@@ -104,9 +111,16 @@ pub async fn start(
 ) -> Result<Run, String> {
     let definition = spec::container(pod, container).ok_or("no such container")?;
     let key = (spec::uid(pod).to_owned(), container.to_owned());
-    let prepared = context.modules.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned().ok_or("its module is not loaded")?;
+    let prepared = context
+        .modules
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get(&key)
+        .cloned()
+        .ok_or("its module is not loaded")?;
     let variables = variables(context, pod, definition, address, &prepared).await?;
-    let log = ContainerLog::open(&context.log_directory(&key.0, container), restarts).map_err(|error| format!("opening its log: {error}"))?;
+    let log = ContainerLog::open(&context.log_directory(&key.0, container), restarts)
+        .map_err(|error| format!("opening its log: {error}"))?;
     let grants = Grants {
         arguments: program_arguments(definition, &variables, &prepared),
         mounts: mount::mounts(pod, definition, &context.volume_root(&key.0))?,
@@ -149,7 +163,8 @@ pub async fn start(
         }
         Started::Process(process) => {
             let (orders, inbox) = mpsc::channel(4);
-            let keeper = keep_process(process, inbox, messages, run.container.clone(), id, context.tasks.stop().clone());
+            let keeper =
+                keep_process(process, inbox, messages, run.container.clone(), id, context.tasks.stop().clone());
             spawn_connection("process", keeper);
             run.control = Control::Process(orders);
         }
@@ -157,7 +172,13 @@ pub async fn start(
     Ok(run)
 }
 
-async fn variables(context: &Context, pod: &Pod, container: &Container, address: Option<IpAddr>, prepared: &Prepared) -> Result<Vec<(String, String)>, String> {
+async fn variables(
+    context: &Context,
+    pod: &Pod,
+    container: &Container,
+    address: Option<IpAddr>,
+    prepared: &Prepared,
+) -> Result<Vec<(String, String)>, String> {
     let sources = context.sources.fetch(pod).await?;
     let services = context.services.borrow().clone();
     let links = pod.spec.as_ref().and_then(|s| s.enable_service_links) != Some(false);
@@ -296,6 +317,7 @@ async fn keep_process(
         }
     };
     let exit = if was_asked_in_vain { Exit { code: EXIT_ASKED, reason: "Error", message: None } } else { exit };
-    let happening = Happening::Ended { container, id, exit_code: exit.code, reason: exit.reason.to_owned(), message: exit.message };
+    let happening =
+        Happening::Ended { container, id, exit_code: exit.code, reason: exit.reason.to_owned(), message: exit.message };
     let _ = messages.send(Message::Happened(happening)).await;
 }

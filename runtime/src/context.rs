@@ -13,8 +13,8 @@ use tokio::sync::watch;
 
 use crate::addresses::Addresses;
 use crate::config::AgentConfig;
-use crate::guests::{Guests, Prepared};
 use crate::events::Events;
+use crate::guests::{Guests, Prepared};
 use crate::keeper::Keeper;
 use crate::logs::{ContainerLog, LogDirectory};
 use crate::outbound::Outside;

@@ -8,12 +8,16 @@ use anyhow::Context as _;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use shoal_client::empty_body;
-use shoal_engine::{Engine, EngineConfig, ExitReason, Kind, LogSink, Module, Outbound, OutboundError, Preopen, Sockets};
+use shoal_engine::{
+    Engine, EngineConfig, ExitReason, Kind, LogSink, Module, Outbound, OutboundError, Preopen, Sockets,
+};
 use shoal_images::{ClusterRegistry, ImageStore};
 use shoal_network::{Body, BoxError, LocalTarget, Network};
 
 use crate::config::AgentConfig;
-use crate::guests::{Exit, Grants, GuestFunction, GuestProcess, Guests, ImageRequest, PrepareError, Prepared, Program, Started};
+use crate::guests::{
+    Exit, Grants, GuestFunction, GuestProcess, Guests, ImageRequest, PrepareError, Prepared, Program, Started,
+};
 use crate::logs::{ContainerLog, Stream};
 use crate::outbound::{OutboundError as Refusal, PodOutbound};
 use crate::uplink::Uplink;
@@ -38,8 +42,10 @@ impl EngineGuests {
     /// With its context: the machine gives no address space, threads or folder.
     pub fn open(config: &AgentConfig, uplink: Uplink) -> anyhow::Result<EngineGuests> {
         let cache_dir = Some(config.data_dir.join("compiled"));
-        let engine = Engine::new(&EngineConfig { cache_dir, ..EngineConfig::default() }).context("starting the engine")?;
-        let images = ImageStore::open(&config.data_dir.join("images"), Arc::new(Registry(uplink))).context("opening the image files")?;
+        let engine =
+            Engine::new(&EngineConfig { cache_dir, ..EngineConfig::default() }).context("starting the engine")?;
+        let images = ImageStore::open(&config.data_dir.join("images"), Arc::new(Registry(uplink)))
+            .context("opening the image files")?;
         Ok(EngineGuests { engine, images })
     }
 
@@ -48,7 +54,10 @@ impl EngineGuests {
         let found = found.map_err(|error| PrepareError { reason: error.reason(), message: error.to_string() })?;
         let path = found.path.clone();
         let module = self.engine.load(&found.module.to_string(), move || std::fs::read(path)).await;
-        let module = module.map_err(|error| PrepareError { reason: "ErrImagePull", message: format!("{}: {error}", image.reference) })?;
+        let module = module.map_err(|error| PrepareError {
+            reason: "ErrImagePull",
+            message: format!("{}: {error}", image.reference),
+        })?;
         let image_id = found.image_id();
         let (was_fetched, size_bytes) = (found.was_fetched, found.size_bytes);
         let program = Loaded { module, entrypoint: found.entrypoint, environment: found.environment };
@@ -104,7 +113,8 @@ impl Program for Loaded {
 }
 
 fn engine_grants(grants: Grants) -> shoal_engine::Grants {
-    let preopen = |mount: crate::mount::Mount| Preopen { host: mount.host, guest: mount.guest, read_only: mount.is_read_only };
+    let preopen =
+        |mount: crate::mount::Mount| Preopen { host: mount.host, guest: mount.guest, read_only: mount.is_read_only };
     shoal_engine::Grants {
         arguments: grants.arguments,
         environment: grants.environment,
@@ -114,7 +124,9 @@ fn engine_grants(grants: Grants) -> shoal_engine::Grants {
         stderr: Arc::new(Sink(grants.log, Stream::Stderr)),
         memory_limit_bytes: grants.memory_limit_bytes,
         cpu_limit_millis: grants.cpu_limit_millis,
-        sockets: grants.address.map(|address| Arc::new(PodPorts { network: Arc::clone(&grants.outbound.network), address }) as Arc<dyn Sockets>),
+        sockets: grants.address.map(|address| {
+            Arc::new(PodPorts { network: Arc::clone(&grants.outbound.network), address }) as Arc<dyn Sockets>
+        }),
         outbound: Arc::new(Route(grants.outbound)),
         request_timeout: REQUEST_TIMEOUT,
         concurrency: CONCURRENCY,
@@ -229,7 +241,12 @@ mod tests {
             log,
             memory_limit_bytes: Some(64 << 20),
             cpu_limit_millis: None,
-            outbound: Arc::new(PodOutbound { namespace: "default".to_owned(), allowed: AllowedHosts::default(), network: network(), outside: Outside }),
+            outbound: Arc::new(PodOutbound {
+                namespace: "default".to_owned(),
+                allowed: AllowedHosts::default(),
+                network: network(),
+                outside: Outside,
+            }),
             address: None,
         });
         let Ok(Started::Function(function)) = started else { panic!("hello is a function") };
@@ -243,8 +260,17 @@ mod tests {
     fn network() -> Arc<Network> {
         shoal_link::install_crypto();
         let ca = shoal_link::ca::CertificateAuthority::create("test").expect("a CA");
-        let identity = shoal_link::PeerIdentity { common_name: "system:node:w1".to_owned(), organizations: vec![shoal_link::NODES.to_owned()] };
-        let subject = shoal_link::ca::Subject { identity, member: true, names: Vec::new(), addresses: Vec::new(), validity: Duration::from_secs(600) };
+        let identity = shoal_link::PeerIdentity {
+            common_name: "system:node:w1".to_owned(),
+            organizations: vec![shoal_link::NODES.to_owned()],
+        };
+        let subject = shoal_link::ca::Subject {
+            identity,
+            member: true,
+            names: Vec::new(),
+            addresses: Vec::new(),
+            validity: Duration::from_secs(600),
+        };
         let source = shoal_link::IdentitySource::new(ca.issue(&subject).expect("an identity"));
         let endpoint = shoal_link::Endpoint::bind(SocketAddr::from(([127, 0, 0, 1], 0)), &source).expect("an endpoint");
         Network::new(shoal_link::Pool::new(endpoint))

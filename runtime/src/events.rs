@@ -54,7 +54,11 @@ impl Events {
         let now = Time(Timestamp::now());
         let event = Event {
             metadata: ObjectMeta {
-                name: Some(format!("{}.{}", object.name.as_deref().unwrap_or_default(), &uuid::Uuid::new_v4().simple().to_string()[..16])),
+                name: Some(format!(
+                    "{}.{}",
+                    object.name.as_deref().unwrap_or_default(),
+                    &uuid::Uuid::new_v4().simple().to_string()[..16]
+                )),
                 namespace: Some(object.namespace.clone().unwrap_or_else(|| "default".to_owned())),
                 ..ObjectMeta::default()
             },

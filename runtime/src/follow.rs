@@ -65,7 +65,8 @@ pub async fn follow_network(context: Arc<Context>, kept: KeptNetwork, range_know
     let slices = Cache::<EndpointSlice>::start(client, selection, stop);
     let (client, selection, stop) = start();
     let nodes = Cache::<Node>::start(client, selection, stop);
-    let (mut services_signal, mut slices_signal, mut nodes_signal) = (services.changed(), slices.changed(), nodes.changed());
+    let (mut services_signal, mut slices_signal, mut nodes_signal) =
+        (services.changed(), slices.changed(), nodes.changed());
     let mut node_ports = NodePorts::new(Arc::clone(&context.network), context.config.node_address);
     let mut failed = BTreeSet::new();
     let mut known = kept;
@@ -107,7 +108,11 @@ pub async fn follow_network(context: Arc<Context>, kept: KeptNetwork, range_know
 
 /// Makes the objects the network's table.
 pub fn apply(context: &Context, known: &KeptNetwork) {
-    let table = cluster_table(known.services.iter().map(Arc::as_ref), known.slices.iter().map(Arc::as_ref), known.nodes.iter().map(Arc::as_ref));
+    let table = cluster_table(
+        known.services.iter().map(Arc::as_ref),
+        known.slices.iter().map(Arc::as_ref),
+        known.nodes.iter().map(Arc::as_ref),
+    );
     context.network.set_table(table);
     context.services.send_replace(Arc::new(known.services.clone()));
 }

@@ -1,8 +1,8 @@
 //! A function as the network calls it: counted, so that it can be drained.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;

@@ -36,7 +36,10 @@ pub async fn identity(config: &AgentConfig, store: &LocalStore) -> anyhow::Resul
         return Ok(identity);
     }
     let Some(token) = &config.token else { bail!("this worker has not joined yet: give it a join token") };
-    let token: JoinToken = token.trim().parse().map_err(|_| anyhow::anyhow!("the join token is not of the form that `shoal token create` prints"))?;
+    let token: JoinToken = token
+        .trim()
+        .parse()
+        .map_err(|_| anyhow::anyhow!("the join token is not of the form that `shoal token create` prints"))?;
     let (identity, reply) = join(config, &token).await?;
     save(&identity, &directory)?;
     store.save(KEPT_SERVERS.0, KEPT_SERVERS.1, &reply.servers)?;

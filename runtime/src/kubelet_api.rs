@@ -18,8 +18,8 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::context::Context;
 use crate::limits::KUBELET_STREAMS;
 use crate::logs::read::{LogOptions, LogReader, percent_decode};
-use crate::pods::Pods;
 use crate::pod::spec;
+use crate::pods::Pods;
 
 /// Serves the streams that the server opens until the connection is lost.
 pub async fn serve(context: Arc<Context>, pods: Arc<Pods>, connection: Connection) {
@@ -32,7 +32,8 @@ pub async fn serve(context: Arc<Context>, pods: Arc<Pods>, connection: Connectio
         let (context, pods) = (Arc::clone(&context), Arc::clone(&pods));
         shoal_link::tasks::spawn_connection("kubelet request", async move {
             let _permit = permit;
-            shoal_link::http::serve(stream, move |request| answer(Arc::clone(&context), Arc::clone(&pods), request)).await;
+            shoal_link::http::serve(stream, move |request| answer(Arc::clone(&context), Arc::clone(&pods), request))
+                .await;
         });
     }
 }
@@ -76,7 +77,11 @@ async fn logs(context: &Context, pod: &Pod, container: &str, query: &str) -> Res
     if spec::container(pod, container).is_none() {
         return Err(bad(format!("container {container} is not valid for pod {name}")));
     }
-    let status = pod.status.iter().flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses).flatten()).find(|s| s.name == container);
+    let status = pod
+        .status
+        .iter()
+        .flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses).flatten())
+        .find(|s| s.name == container);
     let restarts = status.map_or(0, |s| u32::try_from(s.restart_count).unwrap_or(0));
     let directory = context.log_directory(spec::uid(pod), container);
     let waiting = status.and_then(|s| s.state.as_ref()?.waiting.as_ref()?.reason.clone());
@@ -98,7 +103,12 @@ async fn logs(context: &Context, pod: &Pod, container: &str, query: &str) -> Res
     let follow = options.follow && !options.previous;
     let reader = LogReader::new(directory.files(run), directory.file(run), options);
     let reader = reader.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, "InternalError", error.to_string()))?;
-    let open = context.open_logs.lock().unwrap_or_else(PoisonError::into_inner).get(&(spec::uid(pod).to_owned(), container.to_owned())).cloned();
+    let open = context
+        .open_logs
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get(&(spec::uid(pod).to_owned(), container.to_owned()))
+        .cloned();
     let progress = open.filter(|_| follow).map(|log| log.progress());
     let mut response = Response::new(stream(reader, progress));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
@@ -109,11 +119,17 @@ async fn logs(context: &Context, pod: &Pod, container: &str, query: &str) -> Res
 fn stream(reader: LogReader, progress: Option<watch::Receiver<crate::logs::LogProgress>>) -> Body {
     let (sender, receiver) = mpsc::channel::<std::io::Result<Bytes>>(2);
     shoal_link::tasks::spawn_connection("log stream", send_log(reader, progress, sender));
-    let frames = futures_util::stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|chunk| (chunk, receiver)) });
+    let frames = futures_util::stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|chunk| (chunk, receiver))
+    });
     BodyExt::boxed(StreamBody::new(frames.map(|chunk| chunk.map(Frame::data).map_err(Into::into))))
 }
 
-async fn send_log(mut reader: LogReader, mut progress: Option<watch::Receiver<crate::logs::LogProgress>>, sender: mpsc::Sender<std::io::Result<Bytes>>) {
+async fn send_log(
+    mut reader: LogReader,
+    mut progress: Option<watch::Receiver<crate::logs::LogProgress>>,
+    sender: mpsc::Sender<std::io::Result<Bytes>>,
+) {
     loop {
         let is_closed = progress.as_mut().is_none_or(|p| p.borrow_and_update().is_closed);
         let read = tokio::task::spawn_blocking(move || (reader.next_chunk(), reader)).await;

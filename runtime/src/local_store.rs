@@ -46,7 +46,9 @@ impl LocalStore {
         let path = directory.join(file_name(name));
         let beside = directory.join(format!(".{}.{}", file_name(name), uuid::Uuid::new_v4().simple()));
         let bytes = serde_json::to_vec(&Envelope { form: FORM, object })?;
-        let written = write_synced(&beside, &bytes).and_then(|()| fs::rename(&beside, &path)).and_then(|()| File::open(&directory)?.sync_all());
+        let written = write_synced(&beside, &bytes)
+            .and_then(|()| fs::rename(&beside, &path))
+            .and_then(|()| File::open(&directory)?.sync_all());
         if written.is_err() {
             let _ = fs::remove_file(&beside);
         }
@@ -88,7 +90,10 @@ impl LocalStore {
 
 /// A name as a file's; Kubernetes' names need no escape but for the slash between namespace and name.
 fn file_name(name: &str) -> String {
-    let safe: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':') { c } else { '~' }).collect();
+    let safe: String = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':') { c } else { '~' })
+        .collect();
     format!("{safe}.json")
 }
 

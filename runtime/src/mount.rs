@@ -37,7 +37,12 @@ pub async fn mount(context: Arc<Context>, pod: Pod, address: Option<IpAddr>) -> 
     }
 }
 
-fn make(pod: &Pod, sources: &crate::pod::references::Sources, place: &crate::pod::fields::Place, root: &Path) -> Result<(), String> {
+fn make(
+    pod: &Pod,
+    sources: &crate::pod::references::Sources,
+    place: &crate::pod::fields::Place,
+    root: &Path,
+) -> Result<(), String> {
     for volume in pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
         let failed = |message: String| format!("MountVolume.SetUp failed for volume {:?} : {message}", volume.name);
         let directory = root.join(&volume.name);
@@ -57,9 +62,19 @@ fn make(pod: &Pod, sources: &crate::pod::references::Sources, place: &crate::pod
 pub fn mounts(pod: &Pod, container: &Container, root: &Path) -> Result<Vec<Mount>, String> {
     let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or_default();
     let of_mount = |mount: &k8s_openapi::api::core::v1::VolumeMount| {
-        let volume = volumes.iter().find(|v| v.name == mount.name).ok_or_else(|| format!("volume {:?} is not defined", mount.name))?;
-        let is_object = volume.config_map.is_some() || volume.secret.is_some() || volume.downward_api.is_some() || volume.projected.is_some();
-        Ok(Mount { host: root.join(&mount.name), guest: mount.mount_path.clone(), is_read_only: is_object || mount.read_only == Some(true) })
+        let volume = volumes
+            .iter()
+            .find(|v| v.name == mount.name)
+            .ok_or_else(|| format!("volume {:?} is not defined", mount.name))?;
+        let is_object = volume.config_map.is_some()
+            || volume.secret.is_some()
+            || volume.downward_api.is_some()
+            || volume.projected.is_some();
+        Ok(Mount {
+            host: root.join(&mount.name),
+            guest: mount.mount_path.clone(),
+            is_read_only: is_object || mount.read_only == Some(true),
+        })
     };
     container.volume_mounts.iter().flatten().map(of_mount).collect()
 }

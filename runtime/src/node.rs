@@ -80,7 +80,10 @@ pub fn status(config: &AgentConfig, machine: &Machine, before: Option<&NodeStatu
     NodeStatus {
         capacity: Some(resources.clone()),
         allocatable: Some(resources),
-        addresses: Some(vec![address("InternalIP", &config.node_address.to_string()), address("Hostname", &config.node_name)]),
+        addresses: Some(vec![
+            address("InternalIP", &config.node_address.to_string()),
+            address("Hostname", &config.node_name),
+        ]),
         conditions: Some(conditions(before, now)),
         node_info: Some(NodeSystemInfo {
             architecture: "wasm32".to_owned(),
@@ -154,18 +157,30 @@ mod tests {
     use super::*;
 
     fn config() -> AgentConfig {
-        AgentConfig { node_name: "w1".into(), cpu_millis: 2_500, memory_bytes: 1 << 30, labels: [("zone".to_owned(), "a".to_owned())].into(), ..AgentConfig::default() }
+        AgentConfig {
+            node_name: "w1".into(),
+            cpu_millis: 2_500,
+            memory_bytes: 1 << 30,
+            labels: [("zone".to_owned(), "a".to_owned())].into(),
+            ..AgentConfig::default()
+        }
     }
 
     #[test]
     fn a_node_says_what_schedulers_and_people_read() {
         let metadata = metadata(&config(), "127.0.1.1:7000");
         let labels = metadata.labels.expect("labels");
-        assert_eq!((labels["kubernetes.io/arch"].as_str(), labels["kubernetes.io/hostname"].as_str(), labels["zone"].as_str()), ("wasm32", "w1", "a"));
+        assert_eq!(
+            (labels["kubernetes.io/arch"].as_str(), labels["kubernetes.io/hostname"].as_str(), labels["zone"].as_str()),
+            ("wasm32", "w1", "a")
+        );
         assert_eq!(metadata.annotations.expect("annotations")[LINK_ADDRESS], "127.0.1.1:7000");
         let status = status(&config(), &Machine::default(), None, Timestamp::UNIX_EPOCH);
         let capacity = status.capacity.expect("capacity");
-        assert_eq!((capacity["cpu"].0.as_str(), capacity["memory"].0.as_str(), capacity["pods"].0.as_str()), ("2500m", "1048576Ki", "250"));
+        assert_eq!(
+            (capacity["cpu"].0.as_str(), capacity["memory"].0.as_str(), capacity["pods"].0.as_str()),
+            ("2500m", "1048576Ki", "250")
+        );
     }
 
     #[test]
@@ -174,6 +189,9 @@ mod tests {
         let later = Timestamp::from_second(100).expect("time");
         let second = status(&config(), &Machine::default(), Some(&first), later);
         let ready = second.conditions.expect("conditions").into_iter().find(|c| c.type_ == "Ready").expect("ready");
-        assert_eq!((ready.last_transition_time, ready.last_heartbeat_time), (Some(Time(Timestamp::UNIX_EPOCH)), Some(Time(later))));
+        assert_eq!(
+            (ready.last_transition_time, ready.last_heartbeat_time),
+            (Some(Time(Timestamp::UNIX_EPOCH)), Some(Time(later)))
+        );
     }
 }

@@ -16,7 +16,12 @@ use crate::limits::{WRITE_RETRY_FIRST, WRITE_RETRY_LONGEST, WRITE_TIMEOUT};
 use crate::node::{self, LEASE_NAMESPACE, Machine};
 
 /// Registers the node and keeps its status; says what the API has of it.
-pub async fn keep_node(context: Arc<Context>, machine: Machine, link_address: String, registered: watch::Sender<Option<Arc<Node>>>) {
+pub async fn keep_node(
+    context: Arc<Context>,
+    machine: Machine,
+    link_address: String,
+    registered: watch::Sender<Option<Arc<Node>>>,
+) {
     let mut status: Option<NodeStatus> = None;
     let mut connection = context.uplink.changes();
     let mut failures = 0u32;

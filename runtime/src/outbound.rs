@@ -71,7 +71,9 @@ impl PodOutbound {
             Destination::Unknown => Err(OutboundError::NameNotFound(host)),
             Destination::Outside if permitted(&host) => self.outside.send(&scheme, &host, port, request).await,
             // A name of one label is a Service's or nobody's.
-            Destination::Outside if !host.contains('.') && !host.contains(':') => Err(OutboundError::NameNotFound(host)),
+            Destination::Outside if !host.contains('.') && !host.contains(':') => {
+                Err(OutboundError::NameNotFound(host))
+            }
             Destination::Outside => Err(OutboundError::Denied(host)),
         }
     }
@@ -100,7 +102,13 @@ fn target(uri: &Uri, host_header: Option<&HeaderValue>) -> Option<(String, Strin
 pub struct Outside;
 
 impl Outside {
-    async fn send(&self, scheme: &str, host: &str, port: u16, request: Request<Body>) -> Result<Response<Body>, OutboundError> {
+    async fn send(
+        &self,
+        scheme: &str,
+        host: &str,
+        port: u16,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, OutboundError> {
         if scheme != "http" {
             return Err(OutboundError::Refused(format!("{scheme} to the outside is not supported")));
         }
@@ -109,7 +117,9 @@ impl Outside {
         let stream = match tokio::time::timeout(OUTSIDE_CONNECT, connect).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(OutboundError::Refused(format!("{host}:{port}: {error}"))),
-            Err(_) => return Err(OutboundError::Refused(format!("{host}:{port}: no answer within {OUTSIDE_CONNECT:?}"))),
+            Err(_) => {
+                return Err(OutboundError::Refused(format!("{host}:{port}: no answer within {OUTSIDE_CONNECT:?}")));
+            }
         };
         shoal_network::send_http(stream, request).await.map_err(|error| OutboundError::Broken(error.to_string()))
     }

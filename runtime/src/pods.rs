@@ -66,7 +66,11 @@ impl Pods {
 
     /// The pods as they were seen last.
     pub fn list(&self) -> Vec<Arc<Pod>> {
-        self.lock().values().filter(|w| !w.messages.is_closed()).map(|worker| Arc::clone(&worker.pod.borrow())).collect()
+        self.lock()
+            .values()
+            .filter(|w| !w.messages.is_closed())
+            .map(|worker| Arc::clone(&worker.pod.borrow()))
+            .collect()
     }
 
     /// How many workers are at work.
@@ -76,9 +80,10 @@ impl Pods {
 
     /// A pod by its name.
     pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
-        self.list().into_iter().filter(|pod| spec::namespace(pod) == namespace && spec::name(pod) == name).max_by_key(|pod| {
-            (!spec::is_deleted(pod), pod.metadata.creation_timestamp.clone())
-        })
+        self.list()
+            .into_iter()
+            .filter(|pod| spec::namespace(pod) == namespace && spec::name(pod) == name)
+            .max_by_key(|pod| (!spec::is_deleted(pod), pod.metadata.creation_timestamp.clone()))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, WorkerHandle>> {

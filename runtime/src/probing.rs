@@ -97,7 +97,8 @@ impl Prober {
     }
 
     async fn say(&self, result: Result<(), String>) -> bool {
-        let happening = Happening::Probed { container: self.container.name.clone(), id: self.id.clone(), kind: self.kind, result };
+        let happening =
+            Happening::Probed { container: self.container.name.clone(), id: self.id.clone(), kind: self.kind, result };
         self.messages.send(Message::Happened(happening)).await.is_ok()
     }
 
@@ -117,7 +118,8 @@ impl Prober {
     }
 
     fn target(&self, port: &k8s_openapi::apimachinery::pkg::util::intstr::IntOrString) -> Result<SocketAddr, String> {
-        let port = spec::port_number(&self.container, port).ok_or_else(|| "the probe's port is not among the container's".to_owned())?;
+        let port = spec::port_number(&self.container, port)
+            .ok_or_else(|| "the probe's port is not among the container's".to_owned())?;
         Ok(SocketAddr::new(self.address, port))
     }
 
@@ -128,12 +130,16 @@ impl Prober {
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
         let mut request = Request::get(path).header(http::header::USER_AGENT, "kube-probe/1.35");
         let headers = get.http_headers.as_deref().unwrap_or_default();
-        let host = headers.iter().find(|h| h.name.eq_ignore_ascii_case("host")).map_or_else(|| address.to_string(), |h| h.value.clone());
+        let host = headers
+            .iter()
+            .find(|h| h.name.eq_ignore_ascii_case("host"))
+            .map_or_else(|| address.to_string(), |h| h.value.clone());
         request = request.header(http::header::HOST, host);
         for header in headers.iter().filter(|h| !h.name.eq_ignore_ascii_case("host")) {
             request = request.header(&header.name, &header.value);
         }
-        let request = request.body(Empty::new().map_err(|never| match never {}).boxed()).map_err(|error| error.to_string())?;
+        let request =
+            request.body(Empty::new().map_err(|never| match never {}).boxed()).map_err(|error| error.to_string())?;
         let response = self.context.network.call_pod(address, request).await.map_err(|error| error.to_string())?;
         let status = response.status();
         if (StatusCode::OK..StatusCode::BAD_REQUEST).contains(&status) {

@@ -14,7 +14,8 @@ use crate::uplink::Uplink;
 pub async fn sign(uplink: &Uplink, request: Vec<u8>) -> Result<Vec<u8>, String> {
     let body = serde_json::to_vec(&RenewRequest { request }).map_err(|error| error.to_string())?;
     let request = Request::post(PATH).header(http::header::CONTENT_TYPE, "application/json").body(bytes_body(body));
-    let response = uplink.request(request.map_err(|error| error.to_string())?).await.map_err(|error| error.to_string())?;
+    let response =
+        uplink.request(request.map_err(|error| error.to_string())?).await.map_err(|error| error.to_string())?;
     let status = response.status();
     let bytes = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
     if !status.is_success() {

@@ -92,20 +92,32 @@ pub fn events(events: &Events, pod: &Pod, before: &Observed, after: &Observed, h
         }
         Happening::Ended { container, .. } => back_off_event(events, pod, before, after, container),
         Happening::Probed { container, kind, result: Err(message), .. } => {
-            events.warning(pod, Some(container), "Unhealthy", &format!("{} probe failed: {message}", probe::name(*kind)));
+            events.warning(
+                pod,
+                Some(container),
+                "Unhealthy",
+                &format!("{} probe failed: {message}", probe::name(*kind)),
+            );
         }
         _ => {}
     }
 }
 
 fn back_off_event(events: &Events, pod: &Pod, before: &Observed, after: &Observed, container: &str) {
-    let (Some(was), Some(is), Some(definition)) = (before.containers.get(container), after.containers.get(container), spec::container(pod, container)) else {
+    let (Some(was), Some(is), Some(definition)) =
+        (before.containers.get(container), after.containers.get(container), spec::container(pod, container))
+    else {
         return;
     };
     let State::Ended(end) = &is.state else { return };
     let is_new = matches!(was.state, State::Running(_) | State::Starting);
     if is_new && is.crashes > 1 && !spec::is_deleted(pod) && spec::restarts_after(pod, definition, end.exit_code) {
-        let message = format!("Back-off restarting failed container {container} in pod {}_{}({})", spec::name(pod), spec::namespace(pod), spec::uid(pod));
+        let message = format!(
+            "Back-off restarting failed container {container} in pod {}_{}({})",
+            spec::name(pod),
+            spec::namespace(pod),
+            spec::uid(pod)
+        );
         events.warning(pod, Some(container), "BackOff", &message);
     }
 }

@@ -91,15 +91,19 @@ impl SourceHub {
 
     fn watch(&self, namespace: &str, reference: &Reference, uid: &str) -> Watched {
         let mut all = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        let watched = all.entry((namespace.to_owned(), reference.clone())).or_insert_with(|| self.start(namespace, reference));
+        let watched =
+            all.entry((namespace.to_owned(), reference.clone())).or_insert_with(|| self.start(namespace, reference));
         watched.users.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned());
         watched.clone()
     }
 
     fn start(&self, namespace: &str, reference: &Reference) -> Watched {
         let stop = self.stop.child_token();
-        let selection =
-            Selection { namespace: namespace.to_owned(), labels: None, fields: Some(format!("metadata.name={}", reference.name)) };
+        let selection = Selection {
+            namespace: namespace.to_owned(),
+            labels: None,
+            fields: Some(format!("metadata.name={}", reference.name)),
+        };
         let users = Arc::<Mutex<BTreeSet<String>>>::default();
         let source = match reference.kind {
             SourceKind::ConfigMap => {
@@ -117,8 +121,16 @@ impl SourceHub {
     }
 
     /// Keeps what changes on disk and tells the pods.
-    fn follow<K: Object>(&self, cache: Cache<K>, namespace: &str, reference: &Reference, users: &Arc<Mutex<BTreeSet<String>>>, stop: &CancellationToken) {
-        let (keeper, changed, users, stop) = (Arc::clone(&self.keeper), self.changed.clone(), Arc::clone(users), stop.clone());
+    fn follow<K: Object>(
+        &self,
+        cache: Cache<K>,
+        namespace: &str,
+        reference: &Reference,
+        users: &Arc<Mutex<BTreeSet<String>>>,
+        stop: &CancellationToken,
+    ) {
+        let (keeper, changed, users, stop) =
+            (Arc::clone(&self.keeper), self.changed.clone(), Arc::clone(users), stop.clone());
         let (namespace, reference) = (namespace.to_owned(), reference.clone());
         let work = async move {
             let mut signal = cache.changed();
@@ -133,7 +145,8 @@ impl SourceHub {
                             Some(object) => keeper.keep(collection(reference.kind), &name, &**object),
                             None => keeper.forget(collection(reference.kind), &name),
                         }
-                        let uids: Vec<String> = users.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+                        let uids: Vec<String> =
+                            users.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
                         // The first time, the pods that wait for it have it from the cache.
                         if known.is_some() && changed.send(uids).await.is_err() {
                             return;
@@ -154,16 +167,32 @@ impl SourceHub {
         });
     }
 
-    async fn contents(&self, namespace: &str, reference: &Reference, source: &Source) -> Result<Option<Contents>, String> {
+    async fn contents(
+        &self,
+        namespace: &str,
+        reference: &Reference,
+        source: &Source,
+    ) -> Result<Option<Contents>, String> {
         let name = reference.name.as_str();
         match source {
-            Source::ConfigMap(cache) => self.read(cache, namespace, reference).await.map(|o| o.map(|o| config_map_contents(&o))),
-            Source::Secret(cache) => self.read(cache, namespace, reference).await.map(|o| o.map(|o| secret_contents(&o))),
+            Source::ConfigMap(cache) => {
+                self.read(cache, namespace, reference).await.map(|o| o.map(|o| config_map_contents(&o)))
+            }
+            Source::Secret(cache) => {
+                self.read(cache, namespace, reference).await.map(|o| o.map(|o| secret_contents(&o)))
+            }
         }
-        .map_err(|()| format!("{} {namespace}/{name} is not known here and no server is connected", collection(reference.kind)))
+        .map_err(|()| {
+            format!("{} {namespace}/{name} is not known here and no server is connected", collection(reference.kind))
+        })
     }
 
-    async fn read<K: Object + Serialize + DeserializeOwned>(&self, cache: &Cache<K>, namespace: &str, reference: &Reference) -> Result<Option<Arc<K>>, ()> {
+    async fn read<K: Object + Serialize + DeserializeOwned>(
+        &self,
+        cache: &Cache<K>,
+        namespace: &str,
+        reference: &Reference,
+    ) -> Result<Option<Arc<K>>, ()> {
         let is_worth_waiting = self.uplink.is_connected();
         if cache.is_synced() || (is_worth_waiting && tokio::time::timeout(PATIENCE, cache.synced()).await.is_ok()) {
             return Ok(cache.get(namespace, &reference.name));

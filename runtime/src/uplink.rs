@@ -52,14 +52,20 @@ impl Uplink {
     ///
     /// # Errors
     /// As [`Uplink::request`].
-    pub async fn request_within(&self, request: Request<Body>, patience: Duration) -> Result<Response<Body>, TransportError> {
+    pub async fn request_within(
+        &self,
+        request: Request<Body>,
+        patience: Duration,
+    ) -> Result<Response<Body>, TransportError> {
         let mut current = self.current.clone();
         let living = current.wait_for(|c| c.as_ref().is_some_and(|c| !c.is_closed()));
         let connection = match tokio::time::timeout(patience, living).await {
             Ok(Ok(connection)) => connection.clone(),
             _ => None,
         };
-        let Some(connection) = connection else { return Err(TransportError::Unreachable("no server is connected".to_owned())) };
+        let Some(connection) = connection else {
+            return Err(TransportError::Unreachable("no server is connected".to_owned()));
+        };
         shoal_link::http::request(&connection, request).await.map_err(|error| match error {
             RequestError::Lost(lost) => TransportError::Unreachable(lost.to_string()),
             RequestError::Broken { .. } => TransportError::Unknown(error.to_string()),
@@ -107,7 +113,11 @@ impl Uplink {
 
 async fn dial(endpoint: &Endpoint, server: &str) -> Result<Connection, String> {
     let dial = async {
-        let address = tokio::net::lookup_host(server).await.map_err(|error| error.to_string())?.next().ok_or("the name has no address")?;
+        let address = tokio::net::lookup_host(server)
+            .await
+            .map_err(|error| error.to_string())?
+            .next()
+            .ok_or("the name has no address")?;
         let connection = endpoint.connect(address).await.map_err(|error| error.to_string())?;
         if !connection.peer().is_server() {
             connection.close();

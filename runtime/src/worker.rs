@@ -154,7 +154,9 @@ impl Worker {
 
     fn carry_out(&mut self, action: PodAction) {
         match action {
-            PodAction::Mount => self.spawn(mount::mount(Arc::clone(&self.context), self.pod.clone(), self.observed.address)),
+            PodAction::Mount => {
+                self.spawn(mount::mount(Arc::clone(&self.context), self.pod.clone(), self.observed.address))
+            }
             PodAction::Pull { container } => {
                 self.spawn(container::pull(Arc::clone(&self.context), self.pod.clone(), container));
             }
@@ -185,9 +187,11 @@ impl Worker {
     }
 
     fn spawn_start(&self, container: String, restarts: u32) {
-        let (context, pod, address, messages) = (Arc::clone(&self.context), self.pod.clone(), self.observed.address, self.messages.clone());
+        let (context, pod, address, messages) =
+            (Arc::clone(&self.context), self.pod.clone(), self.observed.address, self.messages.clone());
         spawn_connection("container start", async move {
-            let message = match container::start(&context, &pod, &container, restarts, address, messages.clone()).await {
+            let message = match container::start(&context, &pod, &container, restarts, address, messages.clone()).await
+            {
                 Ok(run) => Message::Launched { container, run },
                 Err(message) => {
                     context.events.warning(&pod, Some(&container), "Failed", &format!("Error: {message}"));

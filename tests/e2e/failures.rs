@@ -51,7 +51,9 @@ pub fn a_killed_leader_loses_no_acknowledged_write(cluster: &mut Cluster) -> any
 pub fn any_server_answers_and_a_restarted_one_catches_up(cluster: &mut Cluster) -> anyhow::Result<()> {
     for server in cluster.names("server")? {
         let url = cluster.api_url(&server)?;
-        let listed = eventually("the server answers", PATIENCE, || cluster.kubectl.ok(&["--server", &url, "get", "configmaps", "-o", "name"]))?;
+        let listed = eventually("the server answers", PATIENCE, || {
+            cluster.kubectl.ok(&["--server", &url, "get", "configmaps", "-o", "name"])
+        })?;
         ensure!(listed.contains("configmap/write-0\n"), "{server} does not have the writes:\n{listed}");
         let name = format!("by-{server}");
         cluster.kubectl.ok(&["--server", &url, "create", "configmap", &name, "--from-literal=a=b"])?;
@@ -70,7 +72,15 @@ pub fn a_killed_worker_s_pods_move(cluster: &mut Cluster) -> anyhow::Result<()> 
         Ok(())
     })?;
     eventually("all pods run on the worker that is left", Duration::from_secs(90), || {
-        let nodes = kubectl.ok(&["get", "pods", "-l", "app=hello", "--field-selector=status.phase=Running,spec.nodeName=worker-1", "-o", "name"])?;
+        let nodes = kubectl.ok(&[
+            "get",
+            "pods",
+            "-l",
+            "app=hello",
+            "--field-selector=status.phase=Running,spec.nodeName=worker-1",
+            "-o",
+            "name",
+        ])?;
         ensure!(nodes.lines().count() == 3, "{nodes}");
         kubectl.ok(&["rollout", "status", "deployment/hello", "--timeout=1s"])
     })?;
@@ -117,11 +127,13 @@ pub fn functions_answer_with_every_server_dead(cluster: &mut Cluster) -> anyhow:
 }
 
 pub fn a_second_up_finds_everything_as_it_was(cluster: &mut Cluster) -> anyhow::Result<()> {
-    let before = cluster.kubectl.ok(&["get", "configmaps,services,deployments", "-o", "jsonpath={.items[*].metadata.uid}"])?;
+    let before =
+        cluster.kubectl.ok(&["get", "configmaps,services,deployments", "-o", "jsonpath={.items[*].metadata.uid}"])?;
     cluster.shoal(&["down"])?;
     ensure!(get("127.0.1.1:30080", "/").is_err(), "something still answers after `shoal down`");
     cluster.up(3, 2)?;
-    let after = cluster.kubectl.ok(&["get", "configmaps,services,deployments", "-o", "jsonpath={.items[*].metadata.uid}"])?;
+    let after =
+        cluster.kubectl.ok(&["get", "configmaps,services,deployments", "-o", "jsonpath={.items[*].metadata.uid}"])?;
     ensure!(before == after, "{before}\n{after}");
     eventually("hello answers again", PATIENCE, || answered("127.0.1.1:30080", "/"))?;
     Ok(())
@@ -129,7 +141,15 @@ pub fn a_second_up_finds_everything_as_it_was(cluster: &mut Cluster) -> anyhow::
 
 /// The names and start counts of hello's pods.
 fn pods(kubectl: &Tool) -> anyhow::Result<String> {
-    kubectl.ok(&["get", "pods", "-l", "app=hello", "--sort-by=.metadata.name", "-o", "jsonpath={range .items[*]}{.metadata.uid} {end}"])
+    kubectl.ok(&[
+        "get",
+        "pods",
+        "-l",
+        "app=hello",
+        "--sort-by=.metadata.name",
+        "-o",
+        "jsonpath={range .items[*]}{.metadata.uid} {end}",
+    ])
 }
 
 /// Requests to the hello function, one after another on both workers, until they are stopped.
@@ -142,7 +162,8 @@ struct Requests {
 
 impl Requests {
     fn start() -> Self {
-        let (stop, asked, failed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (stop, asked, failed) =
+            (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let thread = thread::spawn({
             let (stop, asked, failed) = (stop.clone(), asked.clone(), failed.clone());
             move || {

@@ -17,7 +17,17 @@ pub fn a_chart_installs_upgrades_rolls_back_and_goes(cluster: &mut Cluster) -> a
     ensure!(printed.contains("STATUS: deployed"), "{printed}");
     ensure!(greeting()?.starts_with("Welcome from reef-"), "{:?}", greeting());
 
-    helm.ok(&["upgrade", "reef", &chart, "--server-side=false", "--set", "greeting=Ahoy", "--wait", "--timeout", "60s"])?;
+    helm.ok(&[
+        "upgrade",
+        "reef",
+        &chart,
+        "--server-side=false",
+        "--set",
+        "greeting=Ahoy",
+        "--wait",
+        "--timeout",
+        "60s",
+    ])?;
     shoal_tests::eventually("the upgrade answers", crate::examples::PATIENCE, || {
         ensure!(greeting()?.starts_with("Ahoy from reef-"), "{:?}", greeting());
         Ok(())

@@ -14,7 +14,22 @@ pub fn version_and_discovery_are_understood(cluster: &mut Cluster) -> anyhow::Re
     let version = cluster.kubectl.ok(&["version"])?;
     ensure!(version.contains("Server Version: v1.35"), "{version}");
     let resources = cluster.kubectl.ok(&["api-resources"])?;
-    for kind in ["Namespace", "Node", "Pod", "Service", "Endpoints", "ConfigMap", "Secret", "ServiceAccount", "Event", "Lease", "Deployment", "ReplicaSet", "EndpointSlice", "ClusterRole"] {
+    for kind in [
+        "Namespace",
+        "Node",
+        "Pod",
+        "Service",
+        "Endpoints",
+        "ConfigMap",
+        "Secret",
+        "ServiceAccount",
+        "Event",
+        "Lease",
+        "Deployment",
+        "ReplicaSet",
+        "EndpointSlice",
+        "ClusterRole",
+    ] {
         ensure!(resources.lines().any(|line| line.ends_with(&format!(" {kind}"))), "{kind} is missing:\n{resources}");
     }
     let versions = cluster.kubectl.ok(&["api-versions"])?;
@@ -51,9 +66,15 @@ pub fn protobuf_bodies_create_objects(cluster: &mut Cluster) -> anyhow::Result<(
         kubectl.ok(&["get", "configmap", "kube-root-ca.crt", "-n", "depths"])
     })?;
     kubectl.ok(&["create", "configmap", "tides", "--from-literal=high=noon", "-n", "depths"])?;
-    ensure!(kubectl.ok(&["get", "configmap", "tides", "-n", "depths", "-o", "jsonpath={.data.high}"])? == "noon", "configmap");
+    ensure!(
+        kubectl.ok(&["get", "configmap", "tides", "-n", "depths", "-o", "jsonpath={.data.high}"])? == "noon",
+        "configmap"
+    );
     kubectl.ok(&["create", "secret", "generic", "pearl", "--from-literal=colour=white", "-n", "depths"])?;
-    ensure!(kubectl.ok(&["get", "secret", "pearl", "-n", "depths", "-o", "jsonpath={.data.colour}"])? == "d2hpdGU=", "secret");
+    ensure!(
+        kubectl.ok(&["get", "secret", "pearl", "-n", "depths", "-o", "jsonpath={.data.colour}"])? == "d2hpdGU=",
+        "secret"
+    );
     kubectl.ok(&["create", "deployment", "still", "--image=hello:1", "--replicas=0", "-n", "depths"])?;
     let manifest = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: from-file}\ndata: {a: b}\n";
     let printed = kubectl.ok_with(&["create", "-n", "depths", "-f", "-"], manifest)?;
@@ -90,7 +111,8 @@ pub fn get_prints_every_form(cluster: &mut Cluster) -> anyhow::Result<()> {
     ensure!(yaml.contains("apiVersion: apps/v1") && yaml.contains("readyReplicas: 3"), "{yaml}");
     let ready = kubectl.ok(&["get", "deployment", "hello", "-o", "jsonpath={.status.readyReplicas}"])?;
     ensure!(ready == "3", "{ready}");
-    let selected = kubectl.ok(&["get", "pods", "--field-selector=status.phase=Running", "-l", "app=hello", "-o", "name"])?;
+    let selected =
+        kubectl.ok(&["get", "pods", "--field-selector=status.phase=Running", "-l", "app=hello", "-o", "name"])?;
     ensure!(selected.lines().count() == 3, "{selected}");
     let all = kubectl.ok(&["get", "all"])?;
     for row in ["pod/hello-", "service/hello", "deployment.apps/hello", "replicaset.apps/hello-"] {
@@ -104,7 +126,12 @@ pub fn get_prints_every_form(cluster: &mut Cluster) -> anyhow::Result<()> {
 }
 
 pub fn watching_shows_a_new_pod(cluster: &mut Cluster) -> anyhow::Result<()> {
-    let mut child = cluster.kubectl.command(&["get", "pods", "-w", "-l", "app=watched"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut child = cluster
+        .kubectl
+        .command(&["get", "pods", "-w", "-l", "app=watched"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
     let lines = read_along(child.stdout.take().context("no output")?);
     let outcome = (|| {
         let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: watched, labels: {app: watched}}\nspec: {restartPolicy: Never, containers: [{name: batch, image: 'batch:1', args: ['10']}]}\n";
@@ -125,11 +152,25 @@ pub fn watching_shows_a_new_pod(cluster: &mut Cluster) -> anyhow::Result<()> {
 
 pub fn describe_tells_the_story_of_a_pod_and_its_deployment(cluster: &mut Cluster) -> anyhow::Result<()> {
     let text = cluster.kubectl.ok(&["describe", "pods", "-l", "app=hello"])?;
-    for expected in ["Status:           Running", "Image ID:", "Readiness:", "GREETING", "Scheduled", "Pulled", "Started", "Successfully assigned default/hello-"] {
+    for expected in [
+        "Status:           Running",
+        "Image ID:",
+        "Readiness:",
+        "GREETING",
+        "Scheduled",
+        "Pulled",
+        "Started",
+        "Successfully assigned default/hello-",
+    ] {
         ensure!(text.contains(expected), "{expected} is missing:\n{text}");
     }
     let text = cluster.kubectl.ok(&["describe", "deployment", "hello"])?;
-    for expected in ["3 desired | 3 updated | 3 total | 3 available | 0 unavailable", "RollingUpdate", "ScalingReplicaSet", "NewReplicaSet"] {
+    for expected in [
+        "3 desired | 3 updated | 3 total | 3 available | 0 unavailable",
+        "RollingUpdate",
+        "ScalingReplicaSet",
+        "NewReplicaSet",
+    ] {
         ensure!(text.contains(expected), "{expected} is missing:\n{text}");
     }
     Ok(())
@@ -138,7 +179,10 @@ pub fn describe_tells_the_story_of_a_pod_and_its_deployment(cluster: &mut Cluste
 pub fn label_scale_and_set_image_change_what_they_say(cluster: &mut Cluster) -> anyhow::Result<()> {
     let kubectl = &cluster.kubectl;
     kubectl.ok(&["label", "deployment", "hello", "tier=edge"])?;
-    ensure!(kubectl.ok(&["get", "deployments", "-l", "tier=edge", "-o", "name"])? == "deployment.apps/hello\n", "the label");
+    ensure!(
+        kubectl.ok(&["get", "deployments", "-l", "tier=edge", "-o", "name"])? == "deployment.apps/hello\n",
+        "the label"
+    );
     kubectl.ok(&["annotate", "deployment", "hello", "note=here"])?;
     kubectl.ok(&["scale", "deployment", "hello", "--replicas=5"])?;
     kubectl.ok(&["rollout", "status", "deployment/hello", "--timeout=60s"])?;
@@ -151,7 +195,15 @@ pub fn label_scale_and_set_image_change_what_they_say(cluster: &mut Cluster) -> 
     cluster.shoal(&["push", &example("hello", "hello.wasm").to_string_lossy(), "hello:2"])?;
     kubectl.ok(&["set", "image", "deployment/hello", "hello=hello:2"])?;
     kubectl.ok(&["rollout", "status", "deployment/hello", "--timeout=60s"])?;
-    let images = kubectl.ok(&["get", "pods", "-l", "app=hello", "--field-selector=status.phase=Running", "-o", "jsonpath={.items[*].spec.containers[0].image}"])?;
+    let images = kubectl.ok(&[
+        "get",
+        "pods",
+        "-l",
+        "app=hello",
+        "--field-selector=status.phase=Running",
+        "-o",
+        "jsonpath={.items[*].spec.containers[0].image}",
+    ])?;
     ensure!(images.contains("hello:2"), "{images}");
     Ok(())
 }
@@ -162,7 +214,8 @@ pub fn rollout_undo_brings_the_old_template_back(cluster: &mut Cluster) -> anyho
     ensure!(history.lines().any(|line| line.starts_with('2')), "{history}");
     kubectl.ok(&["rollout", "undo", "deployment/hello"])?;
     kubectl.ok(&["rollout", "status", "deployment/hello", "--timeout=60s"])?;
-    let image = kubectl.ok(&["get", "deployment", "hello", "-o", "jsonpath={.spec.template.spec.containers[0].image}"])?;
+    let image =
+        kubectl.ok(&["get", "deployment", "hello", "-o", "jsonpath={.spec.template.spec.containers[0].image}"])?;
     ensure!(image == "hello:1", "{image}");
     kubectl.ok(&["rollout", "restart", "deployment/hello"])?;
     kubectl.ok(&["rollout", "status", "deployment/hello", "--timeout=60s"])?;
@@ -170,7 +223,8 @@ pub fn rollout_undo_brings_the_old_template_back(cluster: &mut Cluster) -> anyho
 }
 
 pub fn logs_follow_a_running_process(cluster: &mut Cluster) -> anyhow::Result<()> {
-    let mut child = cluster.kubectl.command(&["logs", "-f", "--tail=1", "deployment/ticker"]).stdout(Stdio::piped()).spawn()?;
+    let mut child =
+        cluster.kubectl.command(&["logs", "-f", "--tail=1", "deployment/ticker"]).stdout(Stdio::piped()).spawn()?;
     let lines = read_along(child.stdout.take().context("no output")?);
     let outcome = (0..4).try_for_each(|_| {
         let line = lines.recv_timeout(Duration::from_secs(20)).context("the log stopped")?;
@@ -201,7 +255,13 @@ pub fn a_namespace_goes_with_all_that_it_holds(cluster: &mut Cluster) -> anyhow:
     cluster.kubectl.ok(&["delete", "namespace", "depths", "--timeout=90s"])?;
     let gone = cluster.kubectl.fails_with(&["get", "namespace", "depths"], "")?;
     ensure!(gone.contains("not found"), "{gone}");
-    let left = cluster.kubectl.ok(&["get", "pods,deployments,configmaps", "-A", "-o", "jsonpath={.items[*].metadata.namespace}"])?;
+    let left = cluster.kubectl.ok(&[
+        "get",
+        "pods,deployments,configmaps",
+        "-A",
+        "-o",
+        "jsonpath={.items[*].metadata.namespace}",
+    ])?;
     ensure!(!left.contains("depths"), "{left}");
     Ok(())
 }

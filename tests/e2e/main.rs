@@ -53,6 +53,7 @@ fn cases() -> Vec<Case<Cluster>> {
     ]
 }
 
+#[expect(clippy::print_stdout, reason = "a test runner talks to the person who runs it")]
 fn main() -> ExitCode {
     let filters: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     if std::env::args().any(|argument| argument == "--list") {

@@ -13,7 +13,9 @@ pub fn exit_codes_and_restarts_are_reported(cluster: &mut Cluster) -> anyhow::Re
              containers: [{{name: main, image: 'unruly:1', args: {arguments}}}]\n---\n"
         )
     };
-    let manifest = pod("fails-once", "Never", "[exit, '1']") + &pod("fails-again", "Always", "[exit, '1']") + &pod("traps", "Never", "[trap]");
+    let manifest = pod("fails-once", "Never", "[exit, '1']")
+        + &pod("fails-again", "Always", "[exit, '1']")
+        + &pod("traps", "Never", "[trap]");
     kubectl.ok_with(&["apply", "-f", "-"], &manifest)?;
     let state = |pod: &str, path: &str| kubectl.ok(&["get", "pod", pod, "-o", &format!("jsonpath={{.status.{path}}}")]);
     eventually("the exit code is in the status", PATIENCE, || {
@@ -113,9 +115,11 @@ metadata: {name: gate}
 spec: {type: NodePort, selector: {app: gate}, ports: [{port: 80, targetPort: http, nodePort: 30082}]}
 "#;
     kubectl.ok_with(&["apply", "-f", "-"], manifest)?;
-    let endpoints = || kubectl.ok(&["get", "endpoints", "gate", "-o", "jsonpath={.subsets[*].addresses[*].targetRef.name}"]);
+    let endpoints =
+        || kubectl.ok(&["get", "endpoints", "gate", "-o", "jsonpath={.subsets[*].addresses[*].targetRef.name}"]);
     eventually("the probe is seen to fail", PATIENCE, || {
-        let ready = kubectl.ok(&["get", "pod", "gate", "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}"])?;
+        let ready =
+            kubectl.ok(&["get", "pod", "gate", "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}"])?;
         ensure!(ready == "False", "Ready is {ready:?}");
         let events = kubectl.ok(&["get", "events", "--field-selector=involvedObject.name=gate,reason=Unhealthy"])?;
         ensure!(events.contains("Readiness probe failed"), "{events}");

@@ -1,7 +1,7 @@
 //! A cluster of real processes in a temporary folder, started by `shoal up --detach` and stopped when it is dropped.
 
-use std::path::{Path, PathBuf};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -101,7 +101,8 @@ impl Cluster {
     pub fn signal(&self, name: &str, signal: Signal) -> anyhow::Result<()> {
         let rows = self.processes()?;
         let row = rows.iter().find(|row| row["name"] == name).with_context(|| format!("there is no {name}"))?;
-        let pid = row["pid"].as_i64().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).context("no process id")?;
+        let pid =
+            row["pid"].as_i64().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).context("no process id")?;
         rustix::process::kill_process(pid, signal).with_context(|| format!("failed to signal {name}"))
     }
 
@@ -141,7 +142,17 @@ impl Cluster {
     pub fn leader(&self, asked: &str) -> anyhow::Result<String> {
         let url = self.api_url(asked)?;
         eventually("a leader", Duration::from_secs(15), || {
-            let query = ["--server", &url, "get", "lease", "-n", "kube-system", "kube-controller-manager", "-o", "jsonpath={.spec.holderIdentity}"];
+            let query = [
+                "--server",
+                &url,
+                "get",
+                "lease",
+                "-n",
+                "kube-system",
+                "kube-controller-manager",
+                "-o",
+                "jsonpath={.spec.holderIdentity}",
+            ];
             let holder = self.kubectl.ok(&query)?;
             anyhow::ensure!(!holder.is_empty(), "the lease has no holder");
             Ok(holder)
@@ -173,7 +184,10 @@ impl Drop for Cluster {
 fn free_ports(count: u16) -> anyhow::Result<u16> {
     for _ in 0..100 {
         let first = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let is_free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() && std::net::UdpSocket::bind(("127.0.0.1", port)).is_ok();
+        let is_free = |port| {
+            std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()
+                && std::net::UdpSocket::bind(("127.0.0.1", port)).is_ok()
+        };
         if first < u16::MAX - count && (first..first + count).all(is_free) {
             return Ok(first);
         }

@@ -23,7 +23,8 @@ pub struct Answer {
 pub fn get(address: &str, path: &str) -> anyhow::Result<Answer> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let exchange = async {
-        let stream = tokio::net::TcpStream::connect(address).await.with_context(|| format!("failed to connect to {address}"))?;
+        let stream =
+            tokio::net::TcpStream::connect(address).await.with_context(|| format!("failed to connect to {address}"))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         let request = hyper::Request::get(path).header("host", address).body(Empty::<Bytes>::new())?;

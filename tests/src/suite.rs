@@ -22,7 +22,8 @@ macro_rules! case {
 /// that fails does not stop the next one. Prints the outcome in the form of cargo's own tests; answers how many failed.
 #[expect(clippy::print_stdout, reason = "a test runner talks to the person who runs it")]
 pub fn run<C>(context: &mut C, cases: &[Case<C>], filters: &[String], explain: impl Fn(&C)) -> usize {
-    let wanted = |case: &&Case<C>| filters.is_empty() || filters.iter().any(|filter| case.name.contains(filter.as_str()));
+    let wanted =
+        |case: &&Case<C>| filters.is_empty() || filters.iter().any(|filter| case.name.contains(filter.as_str()));
     let mut failures = Vec::new();
     let mut passed = 0;
     let start = Instant::now();

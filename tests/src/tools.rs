@@ -53,7 +53,11 @@ impl Tool {
     /// The command itself, for a test that reads along while it runs.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(arguments).env("KUBECONFIG", &self.kubeconfig).env("HOME", &self.home).env_remove("RUST_BACKTRACE");
+        command
+            .args(arguments)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("HOME", &self.home)
+            .env_remove("RUST_BACKTRACE");
         command
     }
 

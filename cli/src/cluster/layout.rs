@@ -59,7 +59,9 @@ impl Layout {
     pub fn create(directory: &Path) -> anyhow::Result<Self> {
         let mut builder = std::fs::DirBuilder::new();
         std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700);
-        builder.create(directory).with_context(|| format!("failed to make the data directory {}", directory.display()))?;
+        builder
+            .create(directory)
+            .with_context(|| format!("failed to make the data directory {}", directory.display()))?;
         let directory = directory.canonicalize().with_context(|| format!("failed to open {}", directory.display()))?;
         Ok(Self { directory })
     }
@@ -142,8 +144,9 @@ impl Layout {
     pub fn lock(&self) -> anyhow::Result<std::fs::File> {
         let path = self.directory.join("lock");
         let file = std::fs::File::create(&path).with_context(|| format!("failed to make {}", path.display()))?;
-        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| anyhow::anyhow!("another `shoal up` or `shoal down` is at work in {}", self.directory.display()))?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+            anyhow::anyhow!("another `shoal up` or `shoal down` is at work in {}", self.directory.display())
+        })?;
         Ok(file)
     }
 }

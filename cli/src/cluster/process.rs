@@ -58,7 +58,10 @@ pub async fn stop(processes: &[&Process]) -> anyhow::Result<()> {
         return Ok(());
     }
     signal(processes, Signal::KILL);
-    anyhow::ensure!(wait_for_end(processes, Duration::from_secs(5)).await, "a process did not end even when it was killed");
+    anyhow::ensure!(
+        wait_for_end(processes, Duration::from_secs(5)).await,
+        "a process did not end even when it was killed"
+    );
     Ok(())
 }
 

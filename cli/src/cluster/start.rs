@@ -45,10 +45,20 @@ impl fmt::Display for Started {
         let (servers, workers) = (self.cluster.of(Role::Server).count(), self.cluster.of(Role::Worker).count());
         let plural = |count: usize| if count == 1 { "" } else { "s" };
         if self.fresh == 0 {
-            writeln!(formatter, "{servers} server{} and {workers} worker{} run already", plural(servers), plural(workers))?;
+            writeln!(
+                formatter,
+                "{servers} server{} and {workers} worker{} run already",
+                plural(servers),
+                plural(workers)
+            )?;
         } else {
             let seconds = self.took.as_secs_f64();
-            writeln!(formatter, "{servers} server{} and {workers} worker{} are ready after {seconds:.1} s", plural(servers), plural(workers))?;
+            writeln!(
+                formatter,
+                "{servers} server{} and {workers} worker{} are ready after {seconds:.1} s",
+                plural(servers),
+                plural(workers)
+            )?;
         }
         for process in &self.cluster.processes {
             writeln!(formatter, "  {:<10} {}", process.name, process.addresses.join(" "))?;
@@ -81,7 +91,8 @@ pub async fn start(layout: &Layout, wanted: &Wanted) -> anyhow::Result<Started> 
         })?);
         if number == 1 {
             wait_for_server(layout, &cluster, number).await?;
-            let admin = std::fs::read(layout.member("server-1").join("admin.kubeconfig")).context("the first server wrote no admin.kubeconfig")?;
+            let admin = std::fs::read(layout.member("server-1").join("admin.kubeconfig"))
+                .context("the first server wrote no admin.kubeconfig")?;
             layout.replace("admin.kubeconfig", &admin)?;
             for role in ["server", "worker"] {
                 write_token(layout, role).await?;
@@ -94,13 +105,29 @@ pub async fn start(layout: &Layout, wanted: &Wanted) -> anyhow::Result<Started> 
     let servers: Vec<String> = (1..=plan.servers).map(|number| link_address(&plan, number)).collect();
     for number in 1..=plan.workers {
         let address = Ipv4Addr::new(127, 0, 1, u8::try_from(number).context("there are too many workers")?);
-        fresh += usize::from(ensure_running(layout, &mut cluster, Role::Worker, number, vec![address.to_string()], || {
-            let name = format!("worker-{number}");
-            let token = layout.directory().join("worker.token");
-            let words = ["worker", "--data-dir", &layout.member(&name).display().to_string(), "--name", &name, "--join", &servers.join(",")];
-            let more = ["--token-file", &token.display().to_string(), "--address", &address.to_string(), "--profile", "lan"];
-            words.iter().chain(&more).map(|word| (*word).to_string()).collect()
-        })?);
+        fresh +=
+            usize::from(ensure_running(layout, &mut cluster, Role::Worker, number, vec![address.to_string()], || {
+                let name = format!("worker-{number}");
+                let token = layout.directory().join("worker.token");
+                let words = [
+                    "worker",
+                    "--data-dir",
+                    &layout.member(&name).display().to_string(),
+                    "--name",
+                    &name,
+                    "--join",
+                    &servers.join(","),
+                ];
+                let more = [
+                    "--token-file",
+                    &token.display().to_string(),
+                    "--address",
+                    &address.to_string(),
+                    "--profile",
+                    "lan",
+                ];
+                words.iter().chain(&more).map(|word| (*word).to_string()).collect()
+            })?);
     }
     wait_for_nodes(layout, &cluster).await?;
     Ok(Started { cluster, layout: layout.clone(), took: begun.elapsed(), fresh })
@@ -141,20 +168,29 @@ fn plan(cluster: &Cluster, wanted: &Wanted) -> anyhow::Result<Plan> {
     let count = |role, wanted: Option<u16>| -> anyhow::Result<u16> {
         let have = have(role);
         match wanted {
-            Some(wanted) if wanted < have => anyhow::bail!("the cluster has {have} of these already, and `up` only adds: ask for {have} or more"),
+            Some(wanted) if wanted < have => {
+                anyhow::bail!("the cluster has {have} of these already, and `up` only adds: ask for {have} or more")
+            }
             Some(wanted) => Ok(wanted),
             None => Ok(if cluster.processes.is_empty() { 1 } else { have }),
         }
     };
-    let present = cluster.of(Role::Server).next().and_then(|process| process.addresses.first()?.rsplit(':').next()?.parse().ok());
+    let present =
+        cluster.of(Role::Server).next().and_then(|process| process.addresses.first()?.rsplit(':').next()?.parse().ok());
     let api_port = match (present, wanted.api_port) {
         (Some(present), Some(wanted)) if present != wanted => {
             anyhow::bail!("the cluster's first server has port {present}: leave --api-port out, or say {present}")
         }
         (present, wanted) => present.or(wanted).unwrap_or(6443),
     };
-    let plan = Plan { servers: count(Role::Server, wanted.servers)?, workers: count(Role::Worker, wanted.workers)?, api_port };
-    anyhow::ensure!(plan.api_port.checked_add(plan.servers).is_some(), "the port {} leaves no room for {} servers", plan.api_port, plan.servers);
+    let plan =
+        Plan { servers: count(Role::Server, wanted.servers)?, workers: count(Role::Worker, wanted.workers)?, api_port };
+    anyhow::ensure!(
+        plan.api_port.checked_add(plan.servers).is_some(),
+        "the port {} leaves no room for {} servers",
+        plan.api_port,
+        plan.servers
+    );
     Ok(plan)
 }
 
@@ -162,7 +198,9 @@ fn server_arguments(layout: &Layout, plan: &Plan, number: u16) -> Vec<String> {
     let name = format!("server-{number}");
     let address = format!("127.0.0.1:{}", plan.api_port + number - 1);
     let data = layout.member(&name).display().to_string();
-    ["server", "--data-dir", &data, "--name", &name, "--api-address", &address, "--link-address", &address].map(str::to_string).to_vec()
+    ["server", "--data-dir", &data, "--name", &name, "--api-address", &address, "--link-address", &address]
+        .map(str::to_string)
+        .to_vec()
 }
 
 fn link_address(plan: &Plan, number: u16) -> String {
@@ -192,7 +230,9 @@ fn ensure_running(
         let arguments = arguments();
         let pid = process::start(layout, &name, &arguments)?;
         cluster.processes.push(Process { name, role, pid, addresses, arguments });
-        cluster.processes.sort_by_key(|process| (process.role == Role::Worker, process.name.len(), process.name.clone()));
+        cluster
+            .processes
+            .sort_by_key(|process| (process.role == Role::Worker, process.name.len(), process.name.clone()));
     }
     layout.save(cluster)?;
     Ok(true)
@@ -216,7 +256,8 @@ async fn write_token(layout: &Layout, role: &str) -> anyhow::Result<()> {
 /// Waits until the server's own API says that it is ready.
 async fn wait_for_server(layout: &Layout, cluster: &Cluster, number: u16) -> anyhow::Result<()> {
     let name = format!("server-{number}");
-    let process = cluster.processes.iter().find(|process| process.name == name).context("the server was not started")?;
+    let process =
+        cluster.processes.iter().find(|process| process.name == name).context("the server was not started")?;
     let url = process.addresses.first().context("the server has no address")?.clone();
     let path = layout.member(&name).join("admin.kubeconfig");
     until(&format!("{name} is ready"), || async {
@@ -245,7 +286,7 @@ async fn wait_for_nodes(layout: &Layout, cluster: &Cluster) -> anyhow::Result<()
         let nodes = client.list::<Node>("", &ListOptions::default()).await?.items;
         for worker in cluster.of(Role::Worker) {
             let node = nodes.iter().find(|node| node.metadata.name.as_ref() == Some(&worker.name));
-            anyhow::ensure!(node.is_some_and(|node| is_ready(node)), "node {:?} is not ready", worker.name);
+            anyhow::ensure!(node.is_some_and(is_ready), "node {:?} is not ready", worker.name);
         }
         Ok(())
     })
@@ -267,7 +308,8 @@ fn alive(layout: &Layout, process: &Process) -> anyhow::Result<()> {
         return Ok(());
     }
     let tail = process::log_tail(layout, &process.name, 8);
-    Err(Over(format!("{} ended; its log, {}, ends with:\n{tail}", process.name, layout.log(&process.name).display())).into())
+    Err(Over(format!("{} ended; its log, {}, ends with:\n{tail}", process.name, layout.log(&process.name).display()))
+        .into())
 }
 
 /// Calls `look` until it succeeds, a member is over, or the deadline passes.
@@ -314,15 +356,18 @@ mod tests {
     fn a_second_up_keeps_what_is_there_and_adds_what_is_asked() {
         let kept = plan(&cluster(3, 2), &Wanted::default()).expect("a plan");
         assert_eq!(kept, Plan { servers: 3, workers: 2, api_port: 7000 });
-        let more = plan(&cluster(1, 1), &Wanted { servers: Some(3), workers: Some(2), api_port: None }).expect("a plan");
+        let more =
+            plan(&cluster(1, 1), &Wanted { servers: Some(3), workers: Some(2), api_port: None }).expect("a plan");
         assert_eq!(more, Plan { servers: 3, workers: 2, api_port: 7000 });
     }
 
     #[test]
     fn fewer_members_or_another_port_are_refused_with_the_remedy() {
-        let error = plan(&cluster(3, 2), &Wanted { servers: Some(1), ..Wanted::default() }).expect_err("fewer").to_string();
+        let error =
+            plan(&cluster(3, 2), &Wanted { servers: Some(1), ..Wanted::default() }).expect_err("fewer").to_string();
         assert!(error.contains("ask for 3 or more"), "{error}");
-        let error = plan(&cluster(1, 1), &Wanted { api_port: Some(9), ..Wanted::default() }).expect_err("a port").to_string();
+        let error =
+            plan(&cluster(1, 1), &Wanted { api_port: Some(9), ..Wanted::default() }).expect_err("a port").to_string();
         assert!(error.contains("7000"), "{error}");
     }
 }

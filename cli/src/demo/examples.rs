@@ -42,7 +42,9 @@ impl Example {
     /// When it is no YAML.
     pub fn objects(&self) -> anyhow::Result<Vec<Value>> {
         let documents = self.manifest.split("\n---\n");
-        documents.map(|text| serde_saphyr::from_str(text).with_context(|| format!("the manifest of {}", self.name))).collect()
+        documents
+            .map(|text| serde_saphyr::from_str(text).with_context(|| format!("the manifest of {}", self.name)))
+            .collect()
     }
 }
 
@@ -64,7 +66,11 @@ pub fn path(object: &Value) -> anyhow::Result<(String, &str)> {
 
 /// An object's kind and name, for people.
 pub fn title(object: &Value) -> String {
-    format!("{} {:?}", object["kind"].as_str().unwrap_or("object"), object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default())
+    format!(
+        "{} {:?}",
+        object["kind"].as_str().unwrap_or("object"),
+        object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()
+    )
 }
 
 #[cfg(test)]

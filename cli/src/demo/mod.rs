@@ -57,7 +57,10 @@ pub fn say_how_to_go_on(layout: &Layout) {
 /// # Errors
 /// When none are found.
 pub fn free_port(first: u16, count: u16) -> anyhow::Result<u16> {
-    let is_free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() && std::net::UdpSocket::bind(("127.0.0.1", port)).is_ok();
+    let is_free = |port| {
+        std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()
+            && std::net::UdpSocket::bind(("127.0.0.1", port)).is_ok()
+    };
     let mut candidates = std::iter::once(first).chain((0..100).map(|step| 16443 + step * 10));
     let found = candidates.find(|port| (*port..port + count).all(is_free));
     found.context("found no free ports for the API: name one with --api-port")
@@ -93,18 +96,28 @@ async fn wait_for_pods(client: &Client, begun: Instant) -> anyhow::Result<()> {
             }
         }
         let deployments = client.list::<Deployment>("default", &ListOptions::default()).await?.items;
-        let waiting: Vec<String> = deployments.iter().filter(|deployment| !is_available(deployment)).filter_map(|d| d.metadata.name.clone()).collect();
+        let waiting: Vec<String> = deployments
+            .iter()
+            .filter(|deployment| !is_available(deployment))
+            .filter_map(|d| d.metadata.name.clone())
+            .collect();
         if waiting.is_empty() && !deployments.is_empty() {
             return Ok(());
         }
-        anyhow::ensure!(begun.elapsed() < DEADLINE, "after {} s these deployments are not available: {}", DEADLINE.as_secs(), waiting.join(", "));
+        anyhow::ensure!(
+            begun.elapsed() < DEADLINE,
+            "after {} s these deployments are not available: {}",
+            DEADLINE.as_secs(),
+            waiting.join(", ")
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 fn has_started(pod: &Pod) -> bool {
     let Some(status) = &pod.status else { return false };
-    let ready = status.conditions.iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let ready =
+        status.conditions.iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True");
     ready || matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 

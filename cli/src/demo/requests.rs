@@ -26,7 +26,8 @@ pub async fn show(client: &Client) -> anyhow::Result<()> {
         }
     }
     say("\nThe processes:");
-    let ticker = until(|| async { newest_line(client, "ticker", "the tide is in").await }).await.context("the ticker")?;
+    let ticker =
+        until(|| async { newest_line(client, "ticker", "the tide is in").await }).await.context("the ticker")?;
     say(&format!("  ticker prints: {ticker}"));
     let batch = until(|| async { newest_line(client, "batch", "primes below").await }).await.context("the batch")?;
     say(&format!("  batch ended with: {batch}"));
@@ -54,7 +55,8 @@ async fn answered(address: &str, path: &str) -> anyhow::Result<(String, Duration
 }
 
 async fn get(address: &str, path: &str) -> anyhow::Result<(u16, String)> {
-    let stream = tokio::net::TcpStream::connect(address).await.with_context(|| format!("failed to connect to {address}"))?;
+    let stream =
+        tokio::net::TcpStream::connect(address).await.with_context(|| format!("failed to connect to {address}"))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let exchange = async {
         let request = Request::get(path).header("host", address).body(Empty::<bytes::Bytes>::new())?;

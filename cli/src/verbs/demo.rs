@@ -12,7 +12,9 @@ use crate::demo;
 ///
 /// Three servers and two workers, each a process on this machine; they stay until Ctrl-C.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  shoal demo\n  shoal demo --once      the same, then everything is stopped; fails if something did")]
+#[command(
+    after_help = "Examples:\n  shoal demo\n  shoal demo --once      the same, then everything is stopped; fails if something did"
+)]
 pub struct Demo {
     /// Stop when the examples have answered.
     #[arg(long)]

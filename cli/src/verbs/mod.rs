@@ -35,7 +35,8 @@ pub async fn asked_to_end() -> anyhow::Result<&'static str> {
 /// Logs to standard error, filtered by SHOAL_LOG (such as `info,shoal_store=debug`); `SHOAL_LOG_FORMAT=json` for machines.
 pub fn start_logging() -> anyhow::Result<()> {
     use tracing_subscriber::EnvFilter;
-    let filter = std::env::var("SHOAL_LOG").unwrap_or_else(|_| "info,openraft=warn,raft_log=warn,quinn=warn".to_string());
+    let filter =
+        std::env::var("SHOAL_LOG").unwrap_or_else(|_| "info,openraft=warn,raft_log=warn,quinn=warn".to_string());
     let filter = EnvFilter::try_new(&filter).map_err(|error| anyhow::anyhow!("SHOAL_LOG {filter:?}: {error}"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
     match std::env::var("SHOAL_LOG_FORMAT").as_deref() {
@@ -52,7 +53,8 @@ pub fn token_from(word: Option<String>, file: Option<&std::path::Path>) -> anyho
     match file {
         None => Ok(word),
         Some(path) => {
-            let text = std::fs::read_to_string(path).with_context(|| format!("failed to read the token in {}", path.display()))?;
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("failed to read the token in {}", path.display()))?;
             Ok(Some(text.trim().to_string()))
         }
     }

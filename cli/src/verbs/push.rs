@@ -30,7 +30,9 @@ impl Push {
     pub async fn run(self) -> anyhow::Result<()> {
         let wasm = std::fs::read(&self.file).with_context(|| format!("failed to read {}", self.file.display()))?;
         let client = self.target.client()?;
-        let pushed = registry::push(&client, &wasm, &self.name).await.with_context(|| format!("failed to push {}", self.file.display()))?;
+        let pushed = registry::push(&client, &wasm, &self.name)
+            .await
+            .with_context(|| format!("failed to push {}", self.file.display()))?;
         eprintln!("{} bytes, {}", wasm.len(), pushed.digest);
         println!("{}", pushed.image);
         Ok(())

@@ -63,7 +63,11 @@ impl ServerArguments {
         if is_first {
             for role in [JoinRole::Server, JoinRole::Worker] {
                 if let Some(token) = server.first_token(role) {
-                    println!("a {} joins with --join {} --token {token}", format!("{role:?}").to_lowercase(), server.link_address());
+                    println!(
+                        "a {} joins with --join {} --token {token}",
+                        format!("{role:?}").to_lowercase(),
+                        server.link_address()
+                    );
                 }
             }
         }

@@ -37,7 +37,8 @@ impl Token {
         let client = self.target.client()?;
         let Verb::Create { role, ttl_hours } = self.verb;
         let wish = serde_json::to_vec(&json!({"role": role, "ttlSeconds": ttl_hours * 3600}))?;
-        let reply: Value = client.json(Method::POST, "/shoal/v1/tokens", Some(wish)).await.context("failed to make a token")?;
+        let reply: Value =
+            client.json(Method::POST, "/shoal/v1/tokens", Some(wish)).await.context("failed to make a token")?;
         println!("{}", reply["token"].as_str().context("the cluster gave no token")?);
         Ok(())
     }

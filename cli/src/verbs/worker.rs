@@ -66,7 +66,8 @@ impl WorkerArguments {
         let mut config = match &self.config {
             None => AgentConfig::default(),
             Some(path) => {
-                let text = std::fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?;
+                let text =
+                    std::fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?;
                 toml::from_str(&text).with_context(|| format!("failed to understand {}", path.display()))?
             }
         };
@@ -84,7 +85,8 @@ impl WorkerArguments {
             config.node_address = address;
         }
         for label in self.label {
-            let (name, value) = label.split_once('=').with_context(|| format!("--label {label:?} is not of the form NAME=VALUE"))?;
+            let (name, value) =
+                label.split_once('=').with_context(|| format!("--label {label:?} is not of the form NAME=VALUE"))?;
             config.labels.insert(name.to_string(), value.to_string());
         }
         match self.profile.as_deref() {

@@ -109,7 +109,11 @@ fn conform_raw(raw: Raw, schema: Option<&str>) -> Result<Decoded, DecodeError> {
         Some(name) => schema::schema(name),
         None => schema_of(&api_version, &kind),
     };
-    let subject = if kind.is_empty() { schema.map_or(String::new(), |schema| schema.short_name().to_owned()) } else { kind.clone() };
+    let subject = if kind.is_empty() {
+        schema.map_or(String::new(), |schema| schema.short_name().to_owned())
+    } else {
+        kind.clone()
+    };
     let version = api_version.rsplit('/').next().unwrap_or_default();
     let checked = check::check(raw, schema).map_err(|problem| match problem {
         check::Problem::TooDeep => DecodeError::TooDeep,

@@ -62,7 +62,12 @@ pub fn groups() -> Vec<&'static str> {
 /// The versions of a group, the preferred one first.
 pub fn versions(group: &str) -> Vec<&'static str> {
     let mut seen = BTreeSet::new();
-    resources().iter().filter(|row| row.group == group).map(|row| row.version).filter(|version| seen.insert(*version)).collect()
+    resources()
+        .iter()
+        .filter(|row| row.group == group)
+        .map(|row| row.version)
+        .filter(|version| seen.insert(*version))
+        .collect()
 }
 
 fn rows(group: &str, version: &str) -> impl Iterator<Item = &'static Resource> {
@@ -70,8 +75,10 @@ fn rows(group: &str, version: &str) -> impl Iterator<Item = &'static Resource> {
 }
 
 fn group_body(name: &str) -> Option<Map<String, Value>> {
-    let versions: Vec<Value> =
-        versions(name).iter().map(|version| json!({"groupVersion": format!("{name}/{version}"), "version": version})).collect();
+    let versions: Vec<Value> = versions(name)
+        .iter()
+        .map(|version| json!({"groupVersion": format!("{name}/{version}"), "version": version}))
+        .collect();
     let preferred = versions.first()?.clone();
     json!({"name": name, "versions": versions, "preferredVersion": preferred}).as_object().cloned()
 }
@@ -109,7 +116,11 @@ fn aggregated_group(group: &str) -> Value {
             json!({"version": version, "freshness": "Current", "resources": resources})
         })
         .collect();
-    let metadata = if group.is_empty() { json!({"creationTimestamp": null}) } else { json!({"name": group, "creationTimestamp": null}) };
+    let metadata = if group.is_empty() {
+        json!({"creationTimestamp": null})
+    } else {
+        json!({"name": group, "creationTimestamp": null})
+    };
     json!({"metadata": metadata, "versions": versions})
 }
 
@@ -131,7 +142,8 @@ fn aggregated_resource(row: &Resource) -> Value {
             .subresources
             .iter()
             .map(|subresource| {
-                let kind = json!({"group": subresource.group, "version": subresource.version, "kind": subresource.kind});
+                let kind =
+                    json!({"group": subresource.group, "version": subresource.version, "kind": subresource.kind});
                 json!({"subresource": subresource.name, "responseKind": kind, "verbs": subresource.verbs})
             })
             .collect();
@@ -157,7 +169,13 @@ mod tests {
         assert_eq!(aggregated, count);
         for row in resources() {
             let list = resource_list(row.group, row.version).unwrap();
-            assert!(list["resources"].as_array().unwrap().iter().any(|entry| entry["name"] == row.plural && entry["kind"] == row.kind));
+            assert!(
+                list["resources"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .any(|entry| entry["name"] == row.plural && entry["kind"] == row.kind)
+            );
         }
         assert_eq!(resource_list("nope", "v1"), None);
     }
@@ -165,7 +183,13 @@ mod tests {
     #[test]
     fn a_scale_speaks_autoscaling() {
         let list = resource_list("apps", "v1").unwrap();
-        let scale = list["resources"].as_array().unwrap().iter().find(|entry| entry["name"] == "deployments/scale").unwrap().clone();
+        let scale = list["resources"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|entry| entry["name"] == "deployments/scale")
+            .unwrap()
+            .clone();
         assert_eq!((&scale["group"], &scale["kind"]), (&json!("autoscaling"), &json!("Scale")));
         assert_eq!(group("apps").unwrap()["preferredVersion"]["groupVersion"], "apps/v1");
         assert_eq!(group(""), None);

@@ -150,7 +150,12 @@ mod tests {
 
     #[test]
     fn nothing_is_found_in_what_is_no_object() {
-        for value in [json!(null), json!([]), json!({"metadata": 1}), json!({"metadata": {"labels": [], "name": 1, "finalizers": {}}})] {
+        for value in [
+            json!(null),
+            json!([]),
+            json!({"metadata": 1}),
+            json!({"metadata": {"labels": [], "name": 1, "finalizers": {}}}),
+        ] {
             assert_eq!((name(&value), labels(&value), finalizers(&value)), (None, None, vec![]));
             assert!(owner_references(&value).is_empty());
         }

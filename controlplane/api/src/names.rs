@@ -13,7 +13,8 @@ pub fn generate(prefix: &str, mut random: impl FnMut(usize) -> usize) -> String 
     while !prefix.is_char_boundary(cut) {
         cut -= 1;
     }
-    let suffix = (0..SUFFIX_LENGTH).map(|_| char::from(SUFFIX_LETTERS[random(SUFFIX_LETTERS.len()) % SUFFIX_LETTERS.len()]));
+    let suffix =
+        (0..SUFFIX_LENGTH).map(|_| char::from(SUFFIX_LETTERS[random(SUFFIX_LETTERS.len()) % SUFFIX_LETTERS.len()]));
     prefix[..cut].chars().chain(suffix).collect()
 }
 

@@ -107,7 +107,12 @@ fn utf8(bytes: &[u8]) -> Result<String, ProtobufError> {
 }
 
 /// Reads the fields of a message into an object; unknown field numbers are passed over.
-fn message(bytes: &[u8], schema: Schema<'_>, object: &mut Map<String, Value>, depth: usize) -> Result<(), ProtobufError> {
+fn message(
+    bytes: &[u8],
+    schema: Schema<'_>,
+    object: &mut Map<String, Value>,
+    depth: usize,
+) -> Result<(), ProtobufError> {
     if depth > MAX_DEPTH {
         return Err(ProtobufError::TooDeep);
     }
@@ -115,14 +120,22 @@ fn message(bytes: &[u8], schema: Schema<'_>, object: &mut Map<String, Value>, de
     while let Some((number, wire)) = reader.next()? {
         if let Some(field) = schema.message().fields.iter().find(|field| field.number == number) {
             add(object, schema, field, wire, depth)?;
-        } else if let (Some((_, inner)), Wire::Bytes(bytes)) = (schema.inlined().find(|(inlined, _)| *inlined == number), wire) {
+        } else if let (Some((_, inner)), Wire::Bytes(bytes)) =
+            (schema.inlined().find(|(inlined, _)| *inlined == number), wire)
+        {
             message(bytes, inner, object, depth + 1)?;
         }
     }
     Ok(())
 }
 
-fn add(object: &mut Map<String, Value>, schema: Schema<'_>, field: &Field, wire: Wire<'_>, depth: usize) -> Result<(), ProtobufError> {
+fn add(
+    object: &mut Map<String, Value>,
+    schema: Schema<'_>,
+    field: &Field,
+    wire: Wire<'_>,
+    depth: usize,
+) -> Result<(), ProtobufError> {
     match field.shape {
         Shape::One => {
             let mut present = object.remove(field.name);

@@ -146,7 +146,8 @@ impl FromStr for Quantity {
             Some(b'+') => (false, &text[1..]),
             _ => (false, text),
         };
-        let end = unsigned.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(unsigned.len());
+        let end =
+            unsigned.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(unsigned.len());
         let (number, suffix) = unsigned.split_at(end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
@@ -272,9 +273,28 @@ mod tests {
     #[test]
     fn canonical_texts_are_those_of_kubernetes() {
         for (text, expected) in [
-            ("1000m", "1"), ("1.5", "1500m"), ("0.1", "100m"), ("100m", "100m"), ("1024", "1024"), ("1024Ki", "1Mi"), ("1.5Gi", "1536Mi"),
-            ("1000k", "1M"), ("0", "0"), ("-1", "-1"), ("128Mi", "128Mi"), ("2e3", "2e3"), ("1500e0", "1500"), ("0.5Ki", "512"), ("1Ei", "1Ei"),
-            ("0.001m", "1u"), ("0.0000000001", "1n"), ("+5", "5"), (".5", "500m"), ("5.", "5"), ("100Ki", "100Ki"), ("1025Ki", "1025Ki"),
+            ("1000m", "1"),
+            ("1.5", "1500m"),
+            ("0.1", "100m"),
+            ("100m", "100m"),
+            ("1024", "1024"),
+            ("1024Ki", "1Mi"),
+            ("1.5Gi", "1536Mi"),
+            ("1000k", "1M"),
+            ("0", "0"),
+            ("-1", "-1"),
+            ("128Mi", "128Mi"),
+            ("2e3", "2e3"),
+            ("1500e0", "1500"),
+            ("0.5Ki", "512"),
+            ("1Ei", "1Ei"),
+            ("0.001m", "1u"),
+            ("0.0000000001", "1n"),
+            ("+5", "5"),
+            (".5", "500m"),
+            ("5.", "5"),
+            ("100Ki", "100Ki"),
+            ("1025Ki", "1025Ki"),
         ] {
             assert_eq!(canonical(text), expected, "{text}");
         }
@@ -296,7 +316,11 @@ mod tests {
     #[test]
     fn what_is_no_quantity_is_refused() {
         for text in ["", "m", "1 Gi", "1Gii", "a", "1..2", "1e", "--1", "1KI", "1e+", "0x1", ".", "1٣"] {
-            assert_eq!(text.parse::<Quantity>().map(|quantity| quantity.to_string()), Err(ParseQuantityError), "{text}");
+            assert_eq!(
+                text.parse::<Quantity>().map(|quantity| quantity.to_string()),
+                Err(ParseQuantityError),
+                "{text}"
+            );
         }
     }
 

@@ -61,8 +61,16 @@ impl Attributes<'_> {
         if let Some(path) = self.path {
             return format!("User {user:?} cannot {verb} path {path:?}");
         }
-        let resource = if self.subresource.is_empty() { self.resource.to_owned() } else { format!("{}/{}", self.resource, self.subresource) };
-        let scope = if self.namespace.is_empty() { "at the cluster scope".to_owned() } else { format!("in the namespace {:?}", self.namespace) };
+        let resource = if self.subresource.is_empty() {
+            self.resource.to_owned()
+        } else {
+            format!("{}/{}", self.resource, self.subresource)
+        };
+        let scope = if self.namespace.is_empty() {
+            "at the cluster scope".to_owned()
+        } else {
+            format!("in the namespace {:?}", self.namespace)
+        };
         format!("User {user:?} cannot {verb} resource {resource:?} in API group {:?} {scope}", self.group)
     }
 }

@@ -278,7 +278,10 @@ mod tests {
     fn members_of_inlined_structs_are_members() {
         let probe = schema("io.k8s.api.core.v1.Probe").unwrap();
         assert_eq!(probe.field("httpGet").unwrap().number, 0);
-        assert_eq!(probe.inlined().map(|(number, inner)| (number, inner.short_name())).collect::<Vec<_>>(), [(1, "ProbeHandler")]);
+        assert_eq!(
+            probe.inlined().map(|(number, inner)| (number, inner.short_name())).collect::<Vec<_>>(),
+            [(1, "ProbeHandler")]
+        );
         let ephemeral = schema("io.k8s.api.core.v1.EphemeralContainer").unwrap();
         assert!(ephemeral.field("image").is_some() && ephemeral.field("targetContainerName").is_some());
     }

@@ -77,7 +77,11 @@ impl LabelSelector {
         };
         let mut requirements = Vec::new();
         for (key, value) in selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten() {
-            requirements.push(Requirement { key: key.clone(), operator: Operator::In, values: vec![value.as_str().unwrap_or_default().to_owned()] });
+            requirements.push(Requirement {
+                key: key.clone(),
+                operator: Operator::In,
+                values: vec![value.as_str().unwrap_or_default().to_owned()],
+            });
         }
         for expression in selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
             requirements.push(expression_requirement(expression)?);
@@ -90,7 +94,11 @@ impl LabelSelector {
         let requirements: Vec<Requirement> = labels
             .into_iter()
             .flatten()
-            .map(|(key, value)| Requirement { key: key.clone(), operator: Operator::In, values: vec![value.as_str().unwrap_or_default().to_owned()] })
+            .map(|(key, value)| Requirement {
+                key: key.clone(),
+                operator: Operator::In,
+                values: vec![value.as_str().unwrap_or_default().to_owned()],
+            })
             .collect();
         Self { nothing: requirements.is_empty(), requirements }
     }
@@ -170,10 +178,16 @@ fn set_requirement(part: &str) -> Result<Option<Parts<'_>>, String> {
         (Some(list), _) => (Operator::NotIn, list.trim()),
         (None, Some(list)) => (Operator::In, list.trim()),
         (None, None) => {
-            return Err(format!("found '{}', expected: in, notin, =, ==, !=, gt, lt", tail.split_whitespace().next().unwrap_or_default()));
+            return Err(format!(
+                "found '{}', expected: in, notin, =, ==, !=, gt, lt",
+                tail.split_whitespace().next().unwrap_or_default()
+            ));
         }
     };
-    let inner = list.strip_prefix('(').and_then(|list| list.strip_suffix(')')).ok_or_else(|| format!("found '{list}' expected: '('"))?;
+    let inner = list
+        .strip_prefix('(')
+        .and_then(|list| list.strip_suffix(')'))
+        .ok_or_else(|| format!("found '{list}' expected: '('"))?;
     Ok(Some((head, operator, inner.split(',').map(str::trim).collect())))
 }
 
@@ -193,8 +207,14 @@ fn build(key: &str, operator: Operator, values: Vec<String>) -> Result<Requireme
 
 fn expression_requirement(expression: &Value) -> Result<Requirement, Status> {
     let text = |field: &str| expression.get(field).and_then(Value::as_str).unwrap_or_default();
-    let values: Vec<String> =
-        expression.get("values").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let values: Vec<String> = expression
+        .get("values")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
     let operator = match text("operator") {
         "In" => Operator::In,
         "NotIn" => Operator::NotIn,
@@ -204,7 +224,11 @@ fn expression_requirement(expression: &Value) -> Result<Requirement, Status> {
     };
     let takes_values = matches!(operator, Operator::In | Operator::NotIn);
     if takes_values == values.is_empty() {
-        let message = if takes_values { "for 'in', 'notin' operators, values set can't be empty" } else { "values set must be empty for exists and does not exist" };
+        let message = if takes_values {
+            "for 'in', 'notin' operators, values set can't be empty"
+        } else {
+            "values set must be empty for exists and does not exist"
+        };
         return Err(Status::bad_request(format!("values: Invalid value: {values:?}: {message}")));
     }
     build(text("key"), operator, values).map_err(Status::bad_request)
@@ -229,7 +253,8 @@ impl FieldSelector {
     /// # Errors
     /// 400 for anything else.
     pub fn parse(text: &str) -> Result<Self, Status> {
-        let invalid = |part: &str| Status::bad_request(format!("invalid selector: '{text}'; can't understand '{part}'"));
+        let invalid =
+            |part: &str| Status::bad_request(format!("invalid selector: '{text}'; can't understand '{part}'"));
         let mut terms = Vec::new();
         for part in split_unescaped(text) {
             if part.is_empty() {
@@ -241,7 +266,11 @@ impl FieldSelector {
                 None => (true, &part[..at]),
             };
             let value = part[at + 1..].strip_prefix('=').filter(|_| equal).unwrap_or(&part[at + 1..]);
-            terms.push(Term { field: field.trim().to_owned(), equal, value: unescape(value).ok_or_else(|| invalid(part))? });
+            terms.push(Term {
+                field: field.trim().to_owned(),
+                equal,
+                value: unescape(value).ok_or_else(|| invalid(part))?,
+            });
         }
         Ok(Self { terms })
     }
@@ -254,11 +283,17 @@ impl FieldSelector {
         for term in &self.terms {
             if !offers(resource, &term.field) {
                 let field = &term.field;
-                return Err(if resource.group.is_empty() && !matches!(resource.kind, "ConfigMap" | "ServiceAccount" | "Endpoints") {
-                    Status::bad_request(format!("field label not supported: {field}"))
-                } else {
-                    Status::bad_request(format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""))
-                });
+                return Err(
+                    if resource.group.is_empty()
+                        && !matches!(resource.kind, "ConfigMap" | "ServiceAccount" | "Endpoints")
+                    {
+                        Status::bad_request(format!("field label not supported: {field}"))
+                    } else {
+                        Status::bad_request(format!(
+                            "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                        ))
+                    },
+                );
             }
         }
         Ok(())
@@ -343,7 +378,19 @@ mod tests {
     #[test]
     fn every_label_operator_means_what_kubectl_says() {
         let labels = json!({"app": "web", "tier": "front"});
-        for selector in ["", "app=web", "app==web", "app!=db", "old!=x", "app in (web, db)", "tier notin (back)", "old notin (x)", "app", "!old", "app=web,tier"] {
+        for selector in [
+            "",
+            "app=web",
+            "app==web",
+            "app!=db",
+            "old!=x",
+            "app in (web, db)",
+            "tier notin (back)",
+            "old notin (x)",
+            "app",
+            "!old",
+            "app=web,tier",
+        ] {
             assert!(matches(selector, &labels), "{selector}");
         }
         for selector in ["app=db", "app!=web", "app in (db)", "app notin (web)", "old", "!app", "app=web,tier=back"] {

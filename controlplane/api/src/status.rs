@@ -229,7 +229,11 @@ impl Status {
         let mut status = Self::failure(422, "Invalid", message).about(group, kind, name);
         status.details_mut().causes = problems
             .into_iter()
-            .map(|problem| Cause { reason: problem.kind.reason().to_owned(), message: problem.body(), field: problem.field })
+            .map(|problem| Cause {
+                reason: problem.kind.reason().to_owned(),
+                message: problem.body(),
+                field: problem.field,
+            })
             .collect();
         status
     }
@@ -338,14 +342,20 @@ mod tests {
 
     #[test]
     fn each_invalid_field_is_a_cause() {
-        let problems = vec![FieldError::required("spec.selector", ""), FieldError::invalid("spec.replicas", -1, "must be positive")];
+        let problems = vec![
+            FieldError::required("spec.selector", ""),
+            FieldError::invalid("spec.replicas", -1, "must be positive"),
+        ];
         let status = Status::invalid("apps", "Deployment", "web", problems);
         assert_eq!(
             status.message,
             "Deployment.apps \"web\" is invalid: [spec.selector: Required value, spec.replicas: Invalid value: -1: must be positive]"
         );
         let causes = &as_json(&status)["details"]["causes"];
-        assert_eq!(causes[1], json!({"reason": "FieldValueInvalid", "field": "spec.replicas", "message": "Invalid value: -1: must be positive"}));
+        assert_eq!(
+            causes[1],
+            json!({"reason": "FieldValueInvalid", "field": "spec.replicas", "message": "Invalid value: -1: must be positive"})
+        );
         let single = Status::invalid("", "Pod", "a", vec![FieldError::forbidden("spec", "no")]);
         assert_eq!(single.message, "Pod \"a\" is invalid: spec: Forbidden: no");
     }

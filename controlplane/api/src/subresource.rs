@@ -48,7 +48,9 @@ pub fn apply_scale(object: &mut Value, scale: &Value) -> Result<(), Status> {
 /// 400 or 422 for a bad target, 409 when the pod is bound or being deleted.
 pub fn bind(pod: &mut Value, binding: &Value, now: &str) -> Result<(), Status> {
     let name = metadata::name(pod).unwrap_or_default().to_owned();
-    let target = |field: &str| binding.pointer("/target").and_then(|target| target.get(field)).and_then(Value::as_str).unwrap_or_default();
+    let target = |field: &str| {
+        binding.pointer("/target").and_then(|target| target.get(field)).and_then(Value::as_str).unwrap_or_default()
+    };
     let node = target("name");
     let mut problems = Vec::new();
     if !matches!(target("kind"), "" | "Node") {
@@ -61,20 +63,35 @@ pub fn bind(pod: &mut Value, binding: &Value, now: &str) -> Result<(), Status> {
         return Err(Status::invalid("", "Binding", &name, problems));
     }
     if metadata::deletion_timestamp(pod).is_some() {
-        return Err(Status::conflict("", "pods/binding", &name, format_args!("pod {name} is being deleted, cannot be assigned to a host")));
+        return Err(Status::conflict(
+            "",
+            "pods/binding",
+            &name,
+            format_args!("pod {name} is being deleted, cannot be assigned to a host"),
+        ));
     }
     if let Some(bound) = pod.pointer("/spec/nodeName").and_then(Value::as_str).filter(|bound| !bound.is_empty()) {
-        return Err(Status::conflict("", "pods/binding", &name, format_args!("pod {name} is already assigned to node {bound:?}")));
+        return Err(Status::conflict(
+            "",
+            "pods/binding",
+            &name,
+            format_args!("pod {name} is already assigned to node {bound:?}"),
+        ));
     }
     let node = node.to_owned();
     member_mut(pod, "spec").insert("nodeName".to_owned(), node.into());
     for field in ["labels", "annotations"] {
-        for (key, value) in binding.pointer(&format!("/metadata/{field}")).and_then(Value::as_object).into_iter().flatten() {
+        for (key, value) in
+            binding.pointer(&format!("/metadata/{field}")).and_then(Value::as_object).into_iter().flatten()
+        {
             let map = metadata::metadata_mut(pod).entry(field).or_insert_with(|| json!({}));
             map[key.as_str()] = value.clone();
         }
     }
-    set_condition(pod, json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now}));
+    set_condition(
+        pod,
+        json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now}),
+    );
     Ok(())
 }
 

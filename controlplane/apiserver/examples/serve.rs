@@ -39,7 +39,8 @@ async fn main() -> Result<(), BoxError> {
         return Err("usage: serve ADDRESS KUBECONFIG".into());
     };
     let directory = tempfile::tempdir()?;
-    let member = Member { id: 1, name: "s1".to_owned(), link_address: "127.0.0.1:1".to_owned(), api_address: address.clone() };
+    let member =
+        Member { id: 1, name: "s1".to_owned(), link_address: "127.0.0.1:1".to_owned(), api_address: address.clone() };
     let config = shoal_store::Config { data_dir: directory.path().to_owned(), member, timing: Timing::LAN };
     let store = Store::open(config, Arc::new(Alone)).await?;
     store.initialize().await?;
@@ -100,7 +101,9 @@ fn certificates(address: &str, kubeconfig: &Path) -> Result<ServerConfig, BoxErr
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
     roots.add(ca.der().clone())?;
-    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).allow_unauthenticated().build()?;
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
+        .build()?;
     let chain: Vec<CertificateDer<'static>> = vec![server.der().clone()];
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(server_key.serialize_der()));
     let mut config = ServerConfig::builder_with_provider(provider)

@@ -32,11 +32,20 @@ struct Held {
 ///
 /// # Errors
 /// 422 when an address or port that is asked for is outside the range or taken; 500 when there is none left.
-pub(crate) fn service(view: &View, new: Option<&mut Value>, old: Option<&Value>, transaction: &mut Transaction) -> Result<(), Status> {
+pub(crate) fn service(
+    view: &View,
+    new: Option<&mut Value>,
+    old: Option<&Value>,
+    transaction: &mut Transaction,
+) -> Result<(), Status> {
     let before = old.map(held).unwrap_or_default();
     let after = match new {
         Some(service) => {
-            let owner = format!("{}/{}", metadata::namespace(service).unwrap_or_default(), metadata::name(service).unwrap_or_default());
+            let owner = format!(
+                "{}/{}",
+                metadata::namespace(service).unwrap_or_default(),
+                metadata::name(service).unwrap_or_default()
+            );
             fill_address(view, service, &before)?;
             fill_ports(view, service, &before)?;
             let after = held(service);
@@ -68,7 +77,9 @@ fn take(after: &Held, before: &Held, owner: &str, transaction: &mut Transaction)
 
 fn held(service: &Value) -> Held {
     let address = service.pointer("/spec/clusterIP").and_then(Value::as_str).and_then(|text| text.parse().ok());
-    let ports = ports(service).filter_map(|port| port.get("nodePort").and_then(Value::as_u64)).filter_map(|port| u16::try_from(port).ok());
+    let ports = ports(service)
+        .filter_map(|port| port.get("nodePort").and_then(Value::as_u64))
+        .filter_map(|port| u16::try_from(port).ok());
     Held { address, ports: ports.filter(|port| *port != 0).collect() }
 }
 
@@ -98,7 +109,9 @@ fn fill_address(view: &View, service: &mut Value, before: &Held) -> Result<(), S
             None => free_address(view)?.to_string(),
         },
         text => {
-            let refuse = |message: String| Status::invalid("", "Service", &name, vec![FieldError::invalid("spec.clusterIPs[0]", text, message)]);
+            let refuse = |message: String| {
+                Status::invalid("", "Service", &name, vec![FieldError::invalid("spec.clusterIPs[0]", text, message)])
+            };
             let address: Ipv4Addr = text.parse().map_err(|_| refuse("must be a valid IPv4 address".to_owned()))?;
             if address.octets()[..2] != CLUSTER_NETWORK {
                 return Err(refuse("failed to allocate IP: the provided IP is not in the valid range. The range of valid IPs is 10.96.0.0/16".to_owned()));
@@ -117,7 +130,8 @@ fn fill_address(view: &View, service: &mut Value, before: &Held) -> Result<(), S
 }
 
 fn free_address(view: &View) -> Result<Ipv4Addr, Status> {
-    let at = |low: u16| Ipv4Addr::new(CLUSTER_NETWORK[0], CLUSTER_NETWORK[1], low.to_be_bytes()[0], low.to_be_bytes()[1]);
+    let at =
+        |low: u16| Ipv4Addr::new(CLUSTER_NETWORK[0], CLUSTER_NETWORK[1], low.to_be_bytes()[0], low.to_be_bytes()[1]);
     let start = rand::rng().random_range(FIRST_ADDRESS..=LAST_ADDRESS);
     (start..=LAST_ADDRESS)
         .chain(FIRST_ADDRESS..start)
@@ -140,7 +154,9 @@ fn fill_ports(view: &View, service: &mut Value, before: &Held) -> Result<(), Sta
         }
         let asked = port.get("nodePort").and_then(Value::as_u64).unwrap_or_default();
         let field = format!("spec.ports[{index}].nodePort");
-        let refuse = |message: &str| Status::invalid("", "Service", &name, vec![FieldError::invalid(&field, asked, message.to_owned())]);
+        let refuse = |message: &str| {
+            Status::invalid("", "Service", &name, vec![FieldError::invalid(&field, asked, message.to_owned())])
+        };
         if asked == 0 {
             // A port that this Service had and no longer names is the first choice: a client that never sends
             // nodePort keeps what it was given.
@@ -153,7 +169,9 @@ fn fill_ports(view: &View, service: &mut Value, before: &Held) -> Result<(), Sta
             continue;
         }
         let number = u16::try_from(asked).ok().filter(|number| NODE_PORTS.contains(number));
-        let number = number.ok_or_else(|| refuse("provided port is not in the valid range. The range of valid ports is 30000-32767"))?;
+        let number = number.ok_or_else(|| {
+            refuse("provided port is not in the valid range. The range of valid ports is 30000-32767")
+        })?;
         if !before.ports.contains(&number) && view.get(&keys::node_port(number)).is_some() {
             return Err(refuse("provided port is already allocated"));
         }

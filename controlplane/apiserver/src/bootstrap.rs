@@ -21,7 +21,11 @@ impl ApiServer {
     /// What the API answers when an object cannot be written.
     pub async fn bootstrap(&self, api_addresses: &[SocketAddr]) -> Result<(), Status> {
         for name in NAMESPACES {
-            self.ensure("/api/v1/namespaces", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await?;
+            self.ensure(
+                "/api/v1/namespaces",
+                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
+            )
+            .await?;
         }
         for object in rbac::bootstrap::bootstrap() {
             self.ensure(&collection_of(&object)?, object).await?;
@@ -29,7 +33,8 @@ impl ApiServer {
         self.ensure("/api/v1/namespaces/default/services", kubernetes_service()).await?;
         if !api_addresses.is_empty() {
             self.replace("/api/v1/namespaces/default/endpoints", endpoints(api_addresses)).await?;
-            self.replace("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", endpoint_slice(api_addresses)).await?;
+            self.replace("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", endpoint_slice(api_addresses))
+                .await?;
         }
         Ok(())
     }
@@ -62,7 +67,8 @@ impl ApiServer {
         *request.headers_mut() = HeaderMap::new();
         let response = self.handle(request, Peer::Internal(USER.to_owned())).await;
         let success = response.status().is_success();
-        let body = response.into_body().collect().await.map_err(|error| Status::internal(error.to_string()))?.to_bytes();
+        let body =
+            response.into_body().collect().await.map_err(|error| Status::internal(error.to_string()))?.to_bytes();
         if success {
             serde_json::from_slice(&body).map_err(|error| Status::internal(error.to_string()))
         } else {

@@ -70,7 +70,11 @@ pub(crate) fn value(
     finish(conform(value, schema).map_err(|error| error.to_status())?, kind, validation)
 }
 
-fn finish(decoded: Decoded, kind: (&str, &str, &str), validation: FieldValidation) -> Result<(Value, Vec<String>), Status> {
+fn finish(
+    decoded: Decoded,
+    kind: (&str, &str, &str),
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>), Status> {
     let mut object = decoded.value;
     check_kind(&mut object, kind)?;
     let warnings = strict_facts(decoded.strict, validation)?;
@@ -80,7 +84,9 @@ fn finish(decoded: Decoded, kind: (&str, &str, &str), validation: FieldValidatio
 /// What unknown and repeated fields lead to: nothing, warnings, or a refusal.
 fn strict_facts(facts: Vec<String>, validation: FieldValidation) -> Result<Vec<String>, Status> {
     match validation {
-        FieldValidation::Strict if !facts.is_empty() => Err(Status::bad_request(format!("strict decoding error: {}", facts.join(", ")))),
+        FieldValidation::Strict if !facts.is_empty() => {
+            Err(Status::bad_request(format!("strict decoding error: {}", facts.join(", "))))
+        }
         FieldValidation::Ignore => Ok(Vec::new()),
         FieldValidation::Strict | FieldValidation::Warn => Ok(facts),
     }

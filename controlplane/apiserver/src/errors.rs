@@ -9,7 +9,9 @@ use crate::stored::CorruptObject;
 /// A read that the store could not serve.
 pub(crate) fn read(error: &ReadError) -> Status {
     tracing::debug!(%error, "read failed");
-    Status::service_unavailable("the server cannot read the current state: no majority of the servers can be reached".to_owned())
+    Status::service_unavailable(
+        "the server cannot read the current state: no majority of the servers can be reached".to_owned(),
+    )
 }
 
 /// A commit that failed for a reason other than a precondition; those the caller knows how to answer.
@@ -17,7 +19,9 @@ pub(crate) fn commit(error: &CommitError) -> Status {
     tracing::debug!(%error, "commit failed");
     match error {
         CommitError::PreconditionFailed { .. } => Status::internal(format!("unexpected precondition: {error}")),
-        CommitError::Unknown { .. } => Status::timeout("the request may or may not have been applied: the servers lost their leader".to_owned()),
+        CommitError::Unknown { .. } => {
+            Status::timeout("the request may or may not have been applied: the servers lost their leader".to_owned())
+        }
         CommitError::TooLarge { .. } => Status::request_entity_too_large(error.to_string()),
         _ => Status::service_unavailable(format!("the write was not applied: {error}")),
     }

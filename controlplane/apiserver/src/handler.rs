@@ -52,9 +52,22 @@ impl Call {
     }
 
     /// This write as admission sees it.
-    pub(crate) fn admission<'a>(&'a self, name: &'a str, subresource: Option<&'a str>, view: &'a View) -> Admission<'a> {
+    pub(crate) fn admission<'a>(
+        &'a self,
+        name: &'a str,
+        subresource: Option<&'a str>,
+        view: &'a View,
+    ) -> Admission<'a> {
         let policy = self.shared.rbac.policy();
-        Admission { user: &self.user, storage: self.resource.storage, subresource, namespace: self.namespace(), name, view, policy }
+        Admission {
+            user: &self.user,
+            storage: self.resource.storage,
+            subresource,
+            namespace: self.namespace(),
+            name,
+            view,
+            policy,
+        }
     }
 
     pub(crate) fn not_found(&self, name: &str) -> Status {
@@ -71,7 +84,14 @@ impl Call {
     }
 
     /// Whether the user may do something else in the course of this request.
-    pub(crate) fn require(&self, verb: &str, group: &str, resource: &str, subresource: &str, name: &str) -> Result<(), Status> {
+    pub(crate) fn require(
+        &self,
+        verb: &str,
+        group: &str,
+        resource: &str,
+        subresource: &str,
+        name: &str,
+    ) -> Result<(), Status> {
         let attributes = Attributes {
             verb: verb.to_owned(),
             group: group.to_owned(),
@@ -103,7 +123,9 @@ async fn route(shared: &Arc<Shared>, request: Request<Body>, peer: &Peer) -> Res
     let target = request::parse(&parts.method, parts.uri.path(), query.flag("watch"));
     let _place = admit_load(shared, peer, &target, &query)?;
 
-    let user = authentication::authenticate(peer, &parts.headers, &shared.config.service_account_key, &shared.config.store).await?;
+    let user =
+        authentication::authenticate(peer, &parts.headers, &shared.config.service_account_key, &shared.config.store)
+            .await?;
     if user.is_anonymous() && !public_paths::is_open(parts.uri.path()) {
         return Err(Status::unauthorized());
     }
@@ -118,7 +140,11 @@ async fn route(shared: &Arc<Shared>, request: Request<Body>, peer: &Peer) -> Res
     let Some(resource) = resource::find(&target.group, &target.version, &target.resource) else {
         return Err(Status::path_not_found());
     };
-    if resource.namespaced && target.namespace.is_none() && (target.name.is_some() || target.verb == "create") && !resource.is_virtual() {
+    if resource.namespaced
+        && target.namespace.is_none()
+        && (target.name.is_some() || target.verb == "create")
+        && !resource.is_virtual()
+    {
         return Err(Status::path_not_found());
     }
     let call = Call { shared: shared.clone(), user, target, resource, query, headers: parts.headers };
@@ -158,9 +184,16 @@ pub(crate) fn not_allowed(call: &Call, method: &Method) -> Status {
 }
 
 /// Takes a place among the requests in work. Our own loops and nodes always find one, or the cluster could not heal.
-fn admit_load(shared: &Shared, peer: &Peer, target: &Target, query: &Query) -> Result<Option<OwnedSemaphorePermit>, Status> {
+fn admit_load(
+    shared: &Shared,
+    peer: &Peer,
+    target: &Target,
+    query: &Query,
+) -> Result<Option<OwnedSemaphorePermit>, Status> {
     let long_running = match target {
-        Target::Resource(target) => target.verb == "watch" || (target.subresource.as_deref() == Some("log") && query.flag("follow")),
+        Target::Resource(target) => {
+            target.verb == "watch" || (target.subresource.as_deref() == Some("log") && query.flag("follow"))
+        }
         Target::Path(_) => false,
     };
     if long_running || matches!(peer, Peer::Internal(_)) {
@@ -168,6 +201,9 @@ fn admit_load(shared: &Shared, peer: &Peer, target: &Target, query: &Query) -> R
     }
     match shared.in_flight.clone().try_acquire_owned() {
         Ok(place) => Ok(Some(place)),
-        Err(_) => Err(Status::too_many_requests("too many requests, please try again later".to_owned(), limits::RETRY_AFTER_SECONDS)),
+        Err(_) => Err(Status::too_many_requests(
+            "too many requests, please try again later".to_owned(),
+            limits::RETRY_AFTER_SECONDS,
+        )),
     }
 }

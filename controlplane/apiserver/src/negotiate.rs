@@ -41,12 +41,18 @@ impl Range<'_> {
 /// # Errors
 /// 406 when nothing that the client takes is offered.
 pub(crate) fn form(headers: &HeaderMap, offered: &[Form]) -> Result<Form, Status> {
-    let Some(accept) = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).filter(|text| !text.trim().is_empty()) else {
+    let Some(accept) = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).filter(|text| !text.trim().is_empty())
+    else {
         return Ok(Form::Object);
     };
-    accept.split(',').map(range).filter(Range::is_json).find_map(|range| requested(&range).filter(|form| offered.contains(form))).ok_or_else(|| {
-        Status::not_acceptable("only the following media types are accepted: application/json".to_owned())
-    })
+    accept
+        .split(',')
+        .map(range)
+        .filter(Range::is_json)
+        .find_map(|range| requested(&range).filter(|form| offered.contains(form)))
+        .ok_or_else(|| {
+            Status::not_acceptable("only the following media types are accepted: application/json".to_owned())
+        })
 }
 
 fn range(text: &str) -> Range<'_> {
@@ -61,7 +67,9 @@ fn requested(range: &Range<'_>) -> Option<Form> {
     match (range.parameter("as"), range.parameter("g"), range.parameter("v")) {
         (None, _, _) => Some(Form::Object),
         (Some("Table"), Some("meta.k8s.io"), Some("v1")) => Some(Form::Table),
-        (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("meta.k8s.io"), Some("v1")) => Some(Form::Metadata),
+        (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("meta.k8s.io"), Some("v1")) => {
+            Some(Form::Metadata)
+        }
         (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2")) => Some(Form::AggregatedDiscovery),
         _ => None,
     }
@@ -87,7 +95,10 @@ mod tests {
 
     #[test]
     fn protobuf_is_passed_over() {
-        assert_eq!(negotiate("application/vnd.kubernetes.protobuf,application/json", &[Form::Object]), Some(Form::Object));
+        assert_eq!(
+            negotiate("application/vnd.kubernetes.protobuf,application/json", &[Form::Object]),
+            Some(Form::Object)
+        );
         assert_eq!(negotiate("application/vnd.kubernetes.protobuf", &[Form::Object]), None);
         assert_eq!(negotiate("*/*", &[Form::Object]), Some(Form::Object));
     }

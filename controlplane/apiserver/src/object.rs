@@ -75,7 +75,11 @@ pub(crate) fn keep_identity(new: &mut Value, old: &Value) {
 pub(crate) fn count_generation(new: &mut Value, old: &Value) {
     let differs = {
         let rest = |object: &Value| -> Map<String, Value> {
-            let kept = object.as_object().into_iter().flatten().filter(|(key, _)| !matches!(key.as_str(), "metadata" | "status"));
+            let kept = object
+                .as_object()
+                .into_iter()
+                .flatten()
+                .filter(|(key, _)| !matches!(key.as_str(), "metadata" | "status"));
             kept.map(|(key, value)| (key.clone(), value.clone())).collect()
         };
         rest(new) != rest(old)
@@ -90,7 +94,9 @@ pub(crate) fn count_generation(new: &mut Value, old: &Value) {
 pub(crate) fn generate_name(object: &mut Value) -> bool {
     let metadata = metadata_mut(object);
     let named = metadata.get("name").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
-    let Some(prefix) = metadata.get("generateName").and_then(Value::as_str).filter(|prefix| !named && !prefix.is_empty()) else {
+    let Some(prefix) =
+        metadata.get("generateName").and_then(Value::as_str).filter(|prefix| !named && !prefix.is_empty())
+    else {
         return false;
     };
     let mut cut = prefix.len().min(GENERATED_NAME_LENGTH - SUFFIX_LENGTH);
@@ -113,7 +119,9 @@ pub(crate) fn set_namespace(object: &mut Value, namespace: Option<&str>) -> Resu
     if !given.is_empty() && Some(given) != namespace {
         let message = match namespace {
             Some(namespace) => {
-                format!("the namespace of the provided object does not match the namespace sent on the request: {given:?} is not {namespace:?}")
+                format!(
+                    "the namespace of the provided object does not match the namespace sent on the request: {given:?} is not {namespace:?}"
+                )
             }
             None => "namespace may not be set on a cluster-scoped object".to_owned(),
         };

@@ -1,6 +1,6 @@
 //! Everything that is no resource: health, version, discovery, OpenAPI.
 
-use http::header::{CONTENT_TYPE, ETAG, HeaderValue, HOST, IF_NONE_MATCH};
+use http::header::{CONTENT_TYPE, ETAG, HOST, HeaderValue, IF_NONE_MATCH};
 use http::{HeaderMap, Method, Response, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -18,16 +18,28 @@ const KUBERNETES_VERSION: &str = "v1.35.0";
 
 /// Whether anybody may ask for this path.
 pub(crate) fn is_open(path: &str) -> bool {
-    matches!(path, "/healthz" | "/livez" | "/readyz" | "/version" | "/version/") || path.starts_with("/livez/") || path.starts_with("/readyz/")
+    matches!(path, "/healthz" | "/livez" | "/readyz" | "/version" | "/version/")
+        || path.starts_with("/livez/")
+        || path.starts_with("/readyz/")
 }
 
 /// Answers for a path.
 ///
 /// # Errors
 /// 404 for a path that does not exist, 405 for another method than GET.
-pub(crate) async fn answer(shared: &Shared, method: &Method, path: &str, query: &Query, headers: &HeaderMap) -> Result<Response<Body>, Status> {
+pub(crate) async fn answer(
+    shared: &Shared,
+    method: &Method,
+    path: &str,
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result<Response<Body>, Status> {
     let response = find(shared, path, query, headers).await?;
-    if matches!(*method, Method::GET | Method::HEAD) { Ok(response) } else { Err(Status::method_not_allowed("", path, method.as_str())) }
+    if matches!(*method, Method::GET | Method::HEAD) {
+        Ok(response)
+    } else {
+        Err(Status::method_not_allowed("", path, method.as_str()))
+    }
 }
 
 async fn find(shared: &Shared, path: &str, query: &Query, headers: &HeaderMap) -> Result<Response<Body>, Status> {
@@ -49,11 +61,15 @@ async fn find(shared: &Shared, path: &str, query: &Query, headers: &HeaderMap) -
         ["apis", group, version] => found(discovery::resource_list(group, version)),
         ["openapi", "v2"] => Ok(tagged(headers, &openapi::v2())),
         ["openapi", "v3"] => Ok(tagged(headers, &openapi::index())),
-        ["openapi", "v3", "api", version] => openapi::document("", version).map_or_else(|| Err(Status::path_not_found()), |document| Ok(tagged(headers, &document))),
-        ["openapi", "v3", "apis", group, version] => {
-            openapi::document(group, version).map_or_else(|| Err(Status::path_not_found()), |document| Ok(tagged(headers, &document)))
-        }
-        ["openid", "v1", "jwks"] => Ok(respond::typed(StatusCode::OK, "application/jwk-set+json", shared.config.service_account_key.key_set().to_string())),
+        ["openapi", "v3", "api", version] => openapi::document("", version)
+            .map_or_else(|| Err(Status::path_not_found()), |document| Ok(tagged(headers, &document))),
+        ["openapi", "v3", "apis", group, version] => openapi::document(group, version)
+            .map_or_else(|| Err(Status::path_not_found()), |document| Ok(tagged(headers, &document))),
+        ["openid", "v1", "jwks"] => Ok(respond::typed(
+            StatusCode::OK,
+            "application/jwk-set+json",
+            shared.config.service_account_key.key_set().to_string(),
+        )),
         [".well-known", "openid-configuration"] => Ok(respond::value(StatusCode::OK, &openid())),
         _ => Err(Status::path_not_found()),
     }
@@ -63,7 +79,11 @@ fn found(document: Option<Value>) -> Result<Response<Body>, Status> {
     document.map(|document| respond::value(StatusCode::OK, &document)).ok_or_else(Status::path_not_found)
 }
 
-fn aggregated(headers: &HeaderMap, plain: impl Fn() -> Value, whole: impl Fn() -> Value) -> Result<Response<Body>, Status> {
+fn aggregated(
+    headers: &HeaderMap,
+    plain: impl Fn() -> Value,
+    whole: impl Fn() -> Value,
+) -> Result<Response<Body>, Status> {
     match negotiate::form(headers, &[Form::Object, Form::AggregatedDiscovery])? {
         Form::AggregatedDiscovery => {
             let mut response = tagged(headers, &whole());
@@ -101,8 +121,10 @@ fn health(checks: &[(&str, bool)], query: &Query) -> Response<Body> {
     if passed && !query.has("verbose") {
         return text(StatusCode::OK, "ok".to_owned());
     }
-    let mut lines: String =
-        checks.iter().map(|(name, passed)| if *passed { format!("[+]{name} ok\n") } else { format!("[-]{name} failed\n") }).collect();
+    let mut lines: String = checks
+        .iter()
+        .map(|(name, passed)| if *passed { format!("[+]{name} ok\n") } else { format!("[-]{name} failed\n") })
+        .collect();
     lines.push_str(if passed { "check passed\n" } else { "check failed\n" });
     text(if passed { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, lines)
 }
@@ -123,10 +145,20 @@ fn openid() -> Value {
 }
 
 fn paths() -> Vec<String> {
-    let mut paths: Vec<String> =
-        ["/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]
-            .map(str::to_owned)
-            .to_vec();
+    let mut paths: Vec<String> = [
+        "/.well-known/openid-configuration",
+        "/api",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     for resource in shoal_api::resource::resources() {
         if resource.group.is_empty() {
             paths.push(format!("/api/{}", resource.version));

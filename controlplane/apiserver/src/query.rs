@@ -35,15 +35,21 @@ impl Query {
 
     /// A parameter that means true when it is there, unless it says `false` or `0`.
     pub(crate) fn flag(&self, name: &str) -> bool {
-        self.0.iter().find(|(key, _)| key == name).is_some_and(|(_, value)| !matches!(value.as_str(), "false" | "False" | "FALSE" | "0"))
+        self.0
+            .iter()
+            .find(|(key, _)| key == name)
+            .is_some_and(|(_, value)| !matches!(value.as_str(), "false" | "False" | "FALSE" | "0"))
     }
 
     /// A parameter that is a whole number.
     pub(crate) fn number(&self, name: &str) -> Result<Option<i64>, Status> {
         self.get(name)
             .map(|text| {
-                text.parse()
-                    .map_err(|_| Status::bad_request(format!("invalid query parameter {name}: strconv.ParseInt: parsing {text:?}: invalid syntax")))
+                text.parse().map_err(|_| {
+                    Status::bad_request(format!(
+                        "invalid query parameter {name}: strconv.ParseInt: parsing {text:?}: invalid syntax"
+                    ))
+                })
             })
             .transpose()
     }
@@ -77,8 +83,13 @@ impl WriteOptions {
                 )));
             }
         };
-        if query.get("fieldManager").is_some_and(|name| name.chars().count() > 128 || name.chars().any(char::is_control)) {
-            return Err(Status::bad_request("fieldManager: Invalid value: may not be longer than 128 printable characters".to_owned()));
+        if query
+            .get("fieldManager")
+            .is_some_and(|name| name.chars().count() > 128 || name.chars().any(char::is_control))
+        {
+            return Err(Status::bad_request(
+                "fieldManager: Invalid value: may not be longer than 128 printable characters".to_owned(),
+            ));
         }
         Ok(Self { dry_run: dry_run(query.all("dryRun"))?, field_validation })
     }
@@ -89,7 +100,9 @@ pub(crate) fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool,
     let mut dry = false;
     for value in values.filter(|value| !value.is_empty()) {
         if value != "All" {
-            return Err(Status::bad_request(format!("dryRun: Unsupported value: {value:?}: supported values: \"All\"")));
+            return Err(Status::bad_request(format!(
+                "dryRun: Unsupported value: {value:?}: supported values: \"All\""
+            )));
         }
         dry = true;
     }

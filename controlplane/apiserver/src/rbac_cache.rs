@@ -53,8 +53,10 @@ impl RbacCache {
     fn read(&self) -> Option<Cached> {
         let view = self.store.view();
         let changes = self.store.watch(PREFIX, view.revision()).ok()?;
-        let objects: Vec<Value> =
-            view.range(PREFIX, None).filter_map(|(_, entry)| stored::decode(&entry.value, entry.modified).ok()).collect();
+        let objects: Vec<Value> = view
+            .range(PREFIX, None)
+            .filter_map(|(_, entry)| stored::decode(&entry.value, entry.modified).ok())
+            .collect();
         Some(Cached { policy: Arc::new(rbac::Policy::from_objects(&objects)), changes })
     }
 }

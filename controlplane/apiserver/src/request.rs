@@ -45,7 +45,9 @@ pub(crate) fn parse(method: &Method, path: &str, watch: bool) -> Target {
     }
     let (group, version, tail) = match rest {
         [api, version, tail @ ..] if api == "api" && !tail.is_empty() => ("", version.as_str(), tail),
-        [apis, group, version, tail @ ..] if apis == "apis" && !tail.is_empty() => (group.as_str(), version.as_str(), tail),
+        [apis, group, version, tail @ ..] if apis == "apis" && !tail.is_empty() => {
+            (group.as_str(), version.as_str(), tail)
+        }
         _ => return other(),
     };
     let (namespace, tail) = split_namespace(tail);
@@ -68,7 +70,9 @@ pub(crate) fn parse(method: &Method, path: &str, watch: bool) -> Target {
 /// `namespaces/web/pods` is in a namespace; `namespaces/web` and `namespaces/web/status` are the namespace itself.
 fn split_namespace(tail: &[String]) -> (Option<String>, &[String]) {
     match tail {
-        [namespaces, namespace, third, ..] if namespaces == "namespaces" && !["status", "finalize"].contains(&third.as_str()) => {
+        [namespaces, namespace, third, ..]
+            if namespaces == "namespaces" && !["status", "finalize"].contains(&third.as_str()) =>
+        {
             (Some(namespace.clone()), &tail[2..])
         }
         // Authorization names the namespace of a request for the namespace object as well.
@@ -99,7 +103,8 @@ pub(crate) fn percent_decode(text: impl AsRef<str>) -> String {
     while at < bytes.len() {
         let hex = |byte: u8| char::from(byte).to_digit(16);
         if bytes[at] == b'%'
-            && let (Some(high), Some(low)) = (bytes.get(at + 1).copied().and_then(hex), bytes.get(at + 2).copied().and_then(hex))
+            && let (Some(high), Some(low)) =
+                (bytes.get(at + 1).copied().and_then(hex), bytes.get(at + 2).copied().and_then(hex))
             && let Ok(byte) = u8::try_from(high * 16 + low)
         {
             out.push(byte);

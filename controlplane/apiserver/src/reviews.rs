@@ -6,8 +6,8 @@ use shoal_api::Status;
 use shoal_api::rbac::Rule;
 
 use crate::authentication::claims::ISSUER;
-use crate::authentication::user::User;
 use crate::authentication::token_user;
+use crate::authentication::user::User;
 use crate::authorization::{self, Attributes};
 use crate::handler::Call;
 use crate::negotiate::{self, Form};
@@ -21,11 +21,14 @@ pub(crate) async fn answer(call: &Call, body: Body) -> Result<Response<Body>, St
     let body = decode::read(body).await?;
     let resource = call.resource;
     let kind = (resource.group, resource.version, resource.kind);
-    let (mut review, warnings) = decode::object(&call.headers, &body, Some(resource.schema), kind, options.field_validation)?;
+    let (mut review, warnings) =
+        decode::object(&call.headers, &body, Some(resource.schema), kind, options.field_validation)?;
     object::metadata_mut(&mut review).insert("creationTimestamp".to_owned(), Value::Null);
     review["status"] = match resource.plural {
         "selfsubjectaccessreviews" => access(call, &call.user, &review)?,
-        "subjectaccessreviews" | "localsubjectaccessreviews" => access(call, &subject(&review)?, &local(call, &review)?)?,
+        "subjectaccessreviews" | "localsubjectaccessreviews" => {
+            access(call, &subject(&review)?, &local(call, &review)?)?
+        }
         "selfsubjectrulesreviews" => rules(call, &review),
         "selfsubjectreviews" => json!({"userInfo": user_info(&call.user)}),
         "tokenreviews" => token(call, &review).await,
@@ -56,7 +59,12 @@ fn user_info(user: &User) -> Value {
 /// The user that a `SubjectAccessReview` asks about.
 fn subject(review: &Value) -> Result<User, Status> {
     let spec = review.get("spec").unwrap_or(&Value::Null);
-    let user = User { name: text(spec, "user").to_owned(), uid: text(spec, "uid").to_owned(), groups: texts(spec.get("groups")), ..User::default() };
+    let user = User {
+        name: text(spec, "user").to_owned(),
+        uid: text(spec, "uid").to_owned(),
+        groups: texts(spec.get("groups")),
+        ..User::default()
+    };
     if user.name.is_empty() && user.groups.is_empty() {
         return Err(Status::bad_request("spec.user: at least one of user or group must be specified".to_owned()));
     }
@@ -69,7 +77,9 @@ fn local(call: &Call, review: &Value) -> Result<Value, Status> {
     let mut review = review.clone();
     let asked = review.pointer("/spec/resourceAttributes/namespace").and_then(Value::as_str).unwrap_or_default();
     if asked != namespace {
-        return Err(Status::bad_request(format!("spec.resourceAttributes.namespace: must match metadata.namespace {namespace:?}")));
+        return Err(Status::bad_request(format!(
+            "spec.resourceAttributes.namespace: must match metadata.namespace {namespace:?}"
+        )));
     }
     object::set_namespace(&mut review, Some(namespace))?;
     Ok(review)
@@ -88,9 +98,11 @@ fn access(call: &Call, user: &User, review: &Value) -> Result<Value, Status> {
             name: text(asked, "name").to_owned(),
             ..Attributes::default()
         },
-        (None, Some(asked)) => {
-            Attributes { verb: text(asked, "verb").to_owned(), path: Some(text(asked, "path").to_owned()), ..Attributes::default() }
-        }
+        (None, Some(asked)) => Attributes {
+            verb: text(asked, "verb").to_owned(),
+            path: Some(text(asked, "path").to_owned()),
+            ..Attributes::default()
+        },
         _ => {
             return Err(Status::bad_request(
                 "spec: exactly one of nonResourceAttributes or resourceAttributes must be specified".to_owned(),
@@ -109,8 +121,14 @@ fn rules(call: &Call, review: &Value) -> Value {
             "incomplete": false,
         });
     }
-    let rules = call.shared.rbac.policy().map(|policy| policy.rules_for(&call.user.name, &call.user.groups, namespace)).unwrap_or_default();
-    let (paths, resources): (Vec<Rule>, Vec<Rule>) = rules.into_iter().partition(|rule| !rule.non_resource_urls.is_empty());
+    let rules = call
+        .shared
+        .rbac
+        .policy()
+        .map(|policy| policy.rules_for(&call.user.name, &call.user.groups, namespace))
+        .unwrap_or_default();
+    let (paths, resources): (Vec<Rule>, Vec<Rule>) =
+        rules.into_iter().partition(|rule| !rule.non_resource_urls.is_empty());
     // What the node authorizer grants is no rule.
     json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": call.user.node().is_some()})
 }

@@ -56,17 +56,18 @@ impl ApiServer {
     pub fn handle(&self, request: Request<Body>, peer: Peer) -> BoxFuture<'static, Response<Body>> {
         let shared = self.shared.clone();
         Box::pin(async move {
-        let audit_id = Uuid::new_v4().to_string();
-        let span = tracing::debug_span!("request", method = %request.method(), path = request.uri().path(), audit_id);
-        let head = request.method() == Method::HEAD;
-        let mut response = handler::answer(&shared, request, &peer).instrument(span).await;
-        if let Ok(value) = HeaderValue::from_str(&audit_id) {
-            response.headers_mut().insert("audit-id", value);
-        }
-        if head {
-            *response.body_mut() = body::empty();
-        }
-        response
+            let audit_id = Uuid::new_v4().to_string();
+            let span =
+                tracing::debug_span!("request", method = %request.method(), path = request.uri().path(), audit_id);
+            let head = request.method() == Method::HEAD;
+            let mut response = handler::answer(&shared, request, &peer).instrument(span).await;
+            if let Ok(value) = HeaderValue::from_str(&audit_id) {
+                response.headers_mut().insert("audit-id", value);
+            }
+            if head {
+                *response.body_mut() = body::empty();
+            }
+            response
         })
     }
 

@@ -100,9 +100,14 @@ mod tests {
 
     #[test]
     fn the_revision_stands_right_behind_metadata() {
-        let stored = encode(&json!({"kind": "Pod", "metadata": {"name": "a", "resourceVersion": "3"}, "spec": {"metadata": {}}}));
+        let stored = encode(
+            &json!({"kind": "Pod", "metadata": {"name": "a", "resourceVersion": "3"}, "spec": {"metadata": {}}}),
+        );
         let text = text(&stored, Revision(7)).expect("was encoded here");
-        assert_eq!(&text[..], br#"{"kind":"Pod","metadata":{"resourceVersion":"7","name":"a"},"spec":{"metadata":{}}}"#);
+        assert_eq!(
+            &text[..],
+            br#"{"kind":"Pod","metadata":{"resourceVersion":"7","name":"a"},"spec":{"metadata":{}}}"#
+        );
     }
 
     proptest! {

@@ -92,7 +92,11 @@ where
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits::BODY_READ);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1_000).keep_alive_interval(std::time::Duration::from_secs(30));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(1_000)
+        .keep_alive_interval(std::time::Duration::from_secs(30));
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(tls), service).into_owned();
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "connection ended");

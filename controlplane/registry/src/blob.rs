@@ -15,12 +15,19 @@ use crate::error::Problem;
 use crate::{Registry, respond};
 
 impl Registry {
-    pub(crate) async fn blob(&self, name: &str, digest: &str, request: Request<Body>) -> Result<Response<Body>, Problem> {
+    pub(crate) async fn blob(
+        &self,
+        name: &str,
+        digest: &str,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Problem> {
         let digest = Digest::parse(digest).map_err(|error| Problem::digest_invalid(error.to_string()))?;
         match *request.method() {
             Method::GET | Method::HEAD => self.read_blob(&digest, &request).await,
             // The same file may serve other repositories: what no manifest names is collected later.
-            Method::DELETE => Err(Problem::unsupported(format!("delete the manifests of {name:?}; their blobs follow by themselves"))),
+            Method::DELETE => {
+                Err(Problem::unsupported(format!("delete the manifests of {name:?}; their blobs follow by themselves")))
+            }
             _ => Err(Problem::unsupported("blobs are pushed through /blobs/uploads/")),
         }
     }
@@ -56,14 +63,17 @@ pub(crate) async fn file_body(path: &Path, start: u64, length: u64) -> std::io::
     if start > 0 {
         file.seek(SeekFrom::Start(start)).await?;
     }
-    let frames = ReaderStream::with_capacity(file.take(length), 64 * 1024).map_ok(http_body::Frame::data).map_err(Into::into);
+    let frames =
+        ReaderStream::with_capacity(file.take(length), 64 * 1024).map_ok(http_body::Frame::data).map_err(Into::into);
     Ok(StreamBody::new(frames).boxed())
 }
 
 /// The one range that `headers` ask for, as (start, length); several ranges, or none, are the whole (RFC 9110, section 14.2).
 fn range(headers: &HeaderMap, size: u64) -> Result<Option<(u64, u64)>, Problem> {
     let Some(text) = headers.get(header::RANGE).and_then(|value| value.to_str().ok()) else { return Ok(None) };
-    let Some((first, last)) = text.strip_prefix("bytes=").and_then(|spec| spec.split_once('-')) else { return Ok(None) };
+    let Some((first, last)) = text.strip_prefix("bytes=").and_then(|spec| spec.split_once('-')) else {
+        return Ok(None);
+    };
     let outside = || Problem::range_not_satisfiable(format!("the range {text:?} is outside the blob's {size} bytes"));
     let (start, end) = match (first.parse::<u64>(), last.parse::<u64>()) {
         (Ok(start), Ok(end)) if start <= end => (start, end.min(size.saturating_sub(1))),

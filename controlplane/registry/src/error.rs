@@ -24,12 +24,16 @@ impl Problem {
     }
 
     pub(crate) fn name_invalid(name: &str) -> Self {
-        let message = format!("repository name {name:?} must be lower-case words of letters, digits, '.', '_' or '-', joined by '/'");
+        let message = format!(
+            "repository name {name:?} must be lower-case words of letters, digits, '.', '_' or '-', joined by '/'"
+        );
         Self::new(StatusCode::BAD_REQUEST, "NAME_INVALID", message)
     }
 
     pub(crate) fn tag_invalid(tag: &str) -> Self {
-        let message = format!("tag {tag:?} must be at most 128 letters, digits, '.', '_' or '-', and begin with a letter, a digit or '_'");
+        let message = format!(
+            "tag {tag:?} must be at most 128 letters, digits, '.', '_' or '-', and begin with a letter, a digit or '_'"
+        );
         Self::new(StatusCode::BAD_REQUEST, "TAG_INVALID", message)
     }
 
@@ -38,7 +42,11 @@ impl Problem {
     }
 
     pub(crate) fn manifest_unknown(name: &str, reference: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", format!("repository {name:?} has no manifest {reference:?}"))
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "MANIFEST_UNKNOWN",
+            format!("repository {name:?} has no manifest {reference:?}"),
+        )
     }
 
     pub(crate) fn manifest_invalid(message: impl Into<String>) -> Self {
@@ -63,7 +71,8 @@ impl Problem {
     }
 
     pub(crate) fn upload_unknown() -> Self {
-        let message = "there is no such upload on this server: it ended, was idle for too long, or began on another server";
+        let message =
+            "there is no such upload on this server: it ended, was idle for too long, or began on another server";
         Self::new(StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN", message)
     }
 
@@ -76,7 +85,11 @@ impl Problem {
     }
 
     pub(crate) fn too_many_uploads() -> Self {
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", "too many uploads are open on this server: try again shortly")
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "TOOMANYREQUESTS",
+            "too many uploads are open on this server: try again shortly",
+        )
     }
 
     pub(crate) fn unsupported(message: impl Into<String>) -> Self {
@@ -105,6 +118,10 @@ impl Problem {
 
 impl From<CatalogError> for Problem {
     fn from(error: CatalogError) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", format!("the cluster's store did not answer: {error}"))
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "UNAVAILABLE",
+            format!("the cluster's store did not answer: {error}"),
+        )
     }
 }

@@ -15,7 +15,12 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 impl Registry {
-    pub(crate) async fn manifest(&self, name: &str, reference: &str, request: Request<Body>) -> Result<Response<Body>, Problem> {
+    pub(crate) async fn manifest(
+        &self,
+        name: &str,
+        reference: &str,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Problem> {
         match *request.method() {
             Method::GET | Method::HEAD => self.read_manifest(name, reference, request.method() == Method::HEAD).await,
             Method::PUT => self.store_manifest(name, reference, request).await,
@@ -51,15 +56,22 @@ impl Registry {
         Ok(value.map(|value| String::from_utf8_lossy(&value).into_owned()))
     }
 
-    async fn store_manifest(&self, name: &str, reference: &str, request: Request<Body>) -> Result<Response<Body>, Problem> {
-        let said = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_string);
+    async fn store_manifest(
+        &self,
+        name: &str,
+        reference: &str,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Problem> {
+        let said =
+            request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_string);
         // Boxed, or the future that holds it could not be sent to another thread.
         let document: Body = Limited::new(request.into_body(), limits::MANIFEST_BYTES).boxed();
         let document = document.collect().await;
         let document = document
             .map_err(|_| Problem::too_large(format!("a manifest may have {} bytes at most", limits::MANIFEST_BYTES)))?
             .to_bytes();
-        let manifest: Value = serde_json::from_slice(&document).map_err(|error| Problem::manifest_invalid(error.to_string()))?;
+        let manifest: Value =
+            serde_json::from_slice(&document).map_err(|error| Problem::manifest_invalid(error.to_string()))?;
         let media_type = media_type(&manifest, said.as_deref())?;
         self.check_contents(name, &manifest).await?;
 
@@ -90,7 +102,8 @@ impl Registry {
     async fn check_contents(&self, name: &str, manifest: &Value) -> Result<(), Problem> {
         let layers = manifest["layers"].as_array().into_iter().flatten();
         for descriptor in layers.chain(manifest.get("config")) {
-            let text = descriptor["digest"].as_str().ok_or_else(|| Problem::manifest_invalid("a descriptor has no digest"))?;
+            let text =
+                descriptor["digest"].as_str().ok_or_else(|| Problem::manifest_invalid("a descriptor has no digest"))?;
             let digest = Digest::parse(text).map_err(|error| Problem::manifest_invalid(error.to_string()))?;
             // Layers with URLs of their own are not ours to hold.
             if descriptor.get("urls").is_none() && self.local_blob(&digest).await?.is_none() {
@@ -98,7 +111,8 @@ impl Registry {
             }
         }
         for descriptor in manifest["manifests"].as_array().into_iter().flatten() {
-            let text = descriptor["digest"].as_str().ok_or_else(|| Problem::manifest_invalid("a descriptor has no digest"))?;
+            let text =
+                descriptor["digest"].as_str().ok_or_else(|| Problem::manifest_invalid("a descriptor has no digest"))?;
             if self.catalog.get(manifest_key(name, text)).await?.is_none() {
                 return Err(Problem::manifest_blob_unknown(text));
             }
@@ -162,10 +176,12 @@ fn media_type(manifest: &Value, said: Option<&str>) -> Result<String, Problem> {
     }
     let own = manifest["mediaType"].as_str();
     match (own, said) {
-        (Some(own), Some(said)) if own != said => {
-            Err(Problem::manifest_invalid(format!("the manifest's mediaType is {own:?}, the request's Content-Type {said:?}")))
+        (Some(own), Some(said)) if own != said => Err(Problem::manifest_invalid(format!(
+            "the manifest's mediaType is {own:?}, the request's Content-Type {said:?}"
+        ))),
+        (Some(media_type), _) | (None, Some(media_type)) if media_type.contains('\n') => {
+            Err(Problem::manifest_invalid("bad media type"))
         }
-        (Some(media_type), _) | (None, Some(media_type)) if media_type.contains('\n') => Err(Problem::manifest_invalid("bad media type")),
         (Some(media_type), _) | (None, Some(media_type)) => Ok(media_type.to_string()),
         (None, None) => Ok(if manifest.get("manifests").is_some() { INDEX } else { MANIFEST }.to_string()),
     }

@@ -59,7 +59,8 @@ impl Registry {
             return Ok(Some(path));
         }
         let Some(response) = self.peers.fetch(digest.to_string()).await else { return Ok(None) };
-        let mut writer = self.blobs.writer().await.map_err(|error| Problem::internal("begin a copy of a blob", &error))?;
+        let mut writer =
+            self.blobs.writer().await.map_err(|error| Problem::internal("begin a copy of a blob", &error))?;
         upload::append_body(&mut writer, response.into_body()).await?;
         writer.finish(digest).await.map_err(|error| Problem::internal("copy a blob from another server", &error))?;
         Ok(self.blobs.get(digest))
@@ -83,13 +84,18 @@ impl Registry {
             Method::GET => match self.blobs.get(&digest) {
                 None => Err(Problem::blob_unknown(text)),
                 Some(path) => {
-                    let body = Self::file_body(&path).await.map_err(|error| Problem::internal("read a blob", &error))?;
+                    let body =
+                        Self::file_body(&path).await.map_err(|error| Problem::internal("read a blob", &error))?;
                     Ok(Response::new(body))
                 }
             },
             Method::PUT => {
                 if self.blobs.get(&digest).is_none() {
-                    let mut writer = self.blobs.writer().await.map_err(|error| Problem::internal("begin a copy of a blob", &error))?;
+                    let mut writer = self
+                        .blobs
+                        .writer()
+                        .await
+                        .map_err(|error| Problem::internal("begin a copy of a blob", &error))?;
                     upload::append_body(&mut writer, request.into_body()).await?;
                     writer.finish(&digest).await.map_err(|error| Problem::digest_invalid(error.to_string()))?;
                 }

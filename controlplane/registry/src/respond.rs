@@ -19,7 +19,10 @@ pub(crate) fn bytes(status: StatusCode, content_type: &str, body: impl Into<Byte
 
 /// No body, for 201, 202 and 204, to which callers add headers.
 pub(crate) fn empty(status: StatusCode) -> http::response::Builder {
-    Response::builder().status(status).header(header::CONTENT_LENGTH, 0).header("docker-distribution-api-version", "registry/2.0")
+    Response::builder()
+        .status(status)
+        .header(header::CONTENT_LENGTH, 0)
+        .header("docker-distribution-api-version", "registry/2.0")
 }
 
 /// The empty body itself.

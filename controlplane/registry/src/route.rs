@@ -29,12 +29,16 @@ pub(crate) fn parse(method: &Method, path: &str) -> Result<Route, Problem> {
     let parts: Vec<&str> = rest.split('/').skip(1).collect();
     let route = match parts.as_slice() {
         [name @ .., "tags", "list"] => Route::Tags { name: name.join("/") },
-        [name @ .., "manifests", reference] => Route::Manifest { name: name.join("/"), reference: (*reference).to_string() },
+        [name @ .., "manifests", reference] => {
+            Route::Manifest { name: name.join("/"), reference: (*reference).to_string() }
+        }
         [name @ .., "referrers", digest] => Route::Referrers { name: name.join("/"), digest: (*digest).to_string() },
         [name @ .., "blobs", "uploads"] | [name @ .., "blobs", "uploads", ""] if method == Method::POST => {
             Route::StartUpload { name: name.join("/") }
         }
-        [name @ .., "blobs", "uploads", session] => Route::Upload { name: name.join("/"), session: (*session).to_string() },
+        [name @ .., "blobs", "uploads", session] => {
+            Route::Upload { name: name.join("/"), session: (*session).to_string() }
+        }
         [name @ .., "blobs", digest] => Route::Blob { name: name.join("/"), digest: (*digest).to_string() },
         _ => return Err(Problem::not_found()),
     };
@@ -63,9 +67,9 @@ fn is_component(component: &str) -> bool {
     if !is_word(*first) || !is_word(*last) {
         return false;
     }
-    bytes.split(|byte| is_word(*byte)).all(|joint| {
-        matches!(joint, b"" | b"." | b"_" | b"__") || joint.iter().all(|byte| *byte == b'-')
-    })
+    bytes
+        .split(|byte| is_word(*byte))
+        .all(|joint| matches!(joint, b"" | b"." | b"_" | b"__") || joint.iter().all(|byte| *byte == b'-'))
 }
 
 /// Whether `tag` is a tag as the distribution specification wants it.
@@ -80,23 +84,23 @@ pub(crate) fn is_tag(tag: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn of(method: Method, path: &str) -> Option<Route> {
-        parse(&method, path).ok()
+    fn of(method: &Method, path: &str) -> Option<Route> {
+        parse(method, path).ok()
     }
 
     #[test]
     fn names_may_hold_slashes_and_the_words_of_the_api() {
-        assert_eq!(of(Method::GET, "/v2/"), Some(Route::Base));
+        assert_eq!(of(&Method::GET, "/v2/"), Some(Route::Base));
         assert_eq!(
-            of(Method::GET, "/v2/a/blobs/b/manifests/1"),
+            of(&Method::GET, "/v2/a/blobs/b/manifests/1"),
             Some(Route::Manifest { name: "a/blobs/b".to_string(), reference: "1".to_string() })
         );
-        assert_eq!(of(Method::POST, "/v2/a/b/blobs/uploads/"), Some(Route::StartUpload { name: "a/b".to_string() }));
+        assert_eq!(of(&Method::POST, "/v2/a/b/blobs/uploads/"), Some(Route::StartUpload { name: "a/b".to_string() }));
         assert_eq!(
-            of(Method::PUT, "/v2/a/blobs/uploads/x"),
+            of(&Method::PUT, "/v2/a/blobs/uploads/x"),
             Some(Route::Upload { name: "a".to_string(), session: "x".to_string() })
         );
-        assert_eq!(of(Method::GET, "/v2/_catalog"), Some(Route::Repositories));
+        assert_eq!(of(&Method::GET, "/v2/_catalog"), Some(Route::Repositories));
     }
 
     #[test]
@@ -107,7 +111,7 @@ mod tests {
         for name in ["a", "a/b", "a-b", "a--b", "a__b", "a.b/c_d", "0"] {
             assert!(is_name(name), "{name:?}");
         }
-        assert_eq!(of(Method::GET, "/v2/UPPER/tags/list"), None);
+        assert_eq!(of(&Method::GET, "/v2/UPPER/tags/list"), None);
     }
 
     #[test]

@@ -19,18 +19,19 @@ impl Registry {
             .map(|(name, _)| name.to_string())
             .collect();
         let (names, next) = page(names, uri);
-        Ok(listing(json!({"repositories": names}), "/v2/_catalog", next))
+        Ok(listing(&json!({"repositories": names}), "/v2/_catalog", next))
     }
 
     pub(crate) async fn tags(&self, name: &str, uri: &Uri) -> Result<Response<Body>, Problem> {
         let prefix = tags_prefix(name);
         let listed = self.catalog.list(prefix.clone()).await?;
-        let tags: BTreeSet<String> = listed.iter().filter_map(|(key, _)| key.strip_prefix(&prefix).map(str::to_string)).collect();
+        let tags: BTreeSet<String> =
+            listed.iter().filter_map(|(key, _)| key.strip_prefix(&prefix).map(str::to_string)).collect();
         if tags.is_empty() && self.catalog.list(manifests_prefix(name)).await?.is_empty() {
             return Err(Problem::name_unknown(name));
         }
         let (tags, next) = page(tags, uri);
-        Ok(listing(json!({"name": name, "tags": tags}), &format!("/v2/{name}/tags/list"), next))
+        Ok(listing(&json!({"name": name, "tags": tags}), &format!("/v2/{name}/tags/list"), next))
     }
 }
 
@@ -47,7 +48,7 @@ fn page(rows: BTreeSet<String>, uri: &Uri) -> (Vec<String>, Option<String>) {
     (page, next)
 }
 
-fn listing(document: serde_json::Value, path: &str, next: Option<String>) -> Response<Body> {
+fn listing(document: &serde_json::Value, path: &str, next: Option<String>) -> Response<Body> {
     let mut response = respond::bytes(StatusCode::OK, "application/json", document.to_string());
     if let Some(link) = next.and_then(|query| format!("<{path}?{query}>; rel=\"next\"").parse().ok()) {
         response.headers_mut().insert(header::LINK, link);

@@ -109,8 +109,9 @@ impl Registry {
                 Ok(accepted(name, id, state.received))
             }
             Method::PUT => {
-                let text = respond::query(request.uri(), "digest")
-                    .ok_or_else(|| Problem::digest_invalid("the query must name the blob's digest: ?digest=sha256:…"))?;
+                let text = respond::query(request.uri(), "digest").ok_or_else(|| {
+                    Problem::digest_invalid("the query must name the blob's digest: ?digest=sha256:…")
+                })?;
                 let digest = Digest::parse(&text).map_err(|error| Problem::digest_invalid(error.to_string()))?;
                 check_start(request.headers(), state.received)?;
                 self.receive(id, &mut state, request.into_body()).await?;
@@ -168,7 +169,9 @@ fn check_start(headers: &HeaderMap, received: u64) -> Result<(), Problem> {
     if start == Some(received) {
         Ok(())
     } else {
-        Err(Problem::range_not_satisfiable(format!("the upload has {received} bytes, so the next range begins there, not at {text:?}")))
+        Err(Problem::range_not_satisfiable(format!(
+            "the upload has {received} bytes, so the next range begins there, not at {text:?}"
+        )))
     }
 }
 

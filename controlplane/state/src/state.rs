@@ -6,8 +6,8 @@ use bytes::Bytes;
 use imbl::OrdMap;
 
 use crate::command::{Command, Entry, Key, Outcome, Precondition, Revision, Transaction, Write};
-use crate::view::View;
 use crate::limits;
+use crate::view::View;
 
 /// One key's change at one revision: what a watch is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,12 +97,21 @@ impl State {
 
     /// The changes after `revision` of keys that begin with `prefix`, oldest first; `None` when the history does not reach
     /// back so far.
-    pub fn changes_after<'a>(&'a self, revision: Revision, prefix: &'a str) -> Option<impl Iterator<Item = &'a Change> + use<'a>> {
+    pub fn changes_after<'a>(
+        &'a self,
+        revision: Revision,
+        prefix: &'a str,
+    ) -> Option<impl Iterator<Item = &'a Change> + use<'a>> {
         if revision < self.compacted {
             return None;
         }
         let start = self.history.partition_point(|record| record.change.revision <= revision);
-        Some(self.history.range(start..).map(|record| &record.change).filter(move |change| change.key.starts_with(prefix)))
+        Some(
+            self.history
+                .range(start..)
+                .map(|record| &record.change)
+                .filter(move |change| change.key.starts_with(prefix)),
+        )
     }
 
     /// The revision of the last transaction that changed something.
@@ -148,7 +157,9 @@ impl State {
             let holds = match (precondition, current) {
                 (Precondition::Absent(_), current) => current.is_none(),
                 (Precondition::Exists(_), current) => current.is_some(),
-                (Precondition::ModifiedAt(_, revision), current) => current.is_some_and(|entry| entry.modified == *revision),
+                (Precondition::ModifiedAt(_, revision), current) => {
+                    current.is_some_and(|entry| entry.modified == *revision)
+                }
             };
             if !holds {
                 return Err(Outcome::Failed { precondition: index, current: current.cloned() });
@@ -188,9 +199,11 @@ impl State {
 
     /// Undoes a change that this same transaction made.
     fn take_back(&mut self, change: &Change) {
-        let position = self.history.iter().rposition(|record| record.change == *change).expect("the change was recorded just now");
+        let position =
+            self.history.iter().rposition(|record| record.change == *change).expect("the change was recorded just now");
         let record = self.history.remove(position).expect("the position was found just now");
-        self.history_bytes -= record.change.previous.as_ref().map_or(0, |value| value.len() as u64) + record.change.key.len() as u64;
+        self.history_bytes -=
+            record.change.previous.as_ref().map_or(0, |value| value.len() as u64) + record.change.key.len() as u64;
         if let Some(value) = &record.change.current {
             self.size -= size_of(&record.change.key, value.len());
         }
@@ -210,7 +223,8 @@ impl State {
         while self.history.len() > limits::HISTORY_CHANGES || self.history_bytes > limits::HISTORY_BYTES {
             let Some(oldest) = self.history.front().map(|record| record.change.revision) else { return };
             while let Some(record) = self.history.pop_front_if(|record| record.change.revision == oldest) {
-                self.history_bytes -= record.change.previous.as_ref().map_or(0, |value| value.len() as u64) + record.change.key.len() as u64;
+                self.history_bytes -= record.change.previous.as_ref().map_or(0, |value| value.len() as u64)
+                    + record.change.key.len() as u64;
             }
             self.compacted = oldest;
         }

@@ -31,7 +31,11 @@ impl View {
     }
 
     /// The entries whose keys begin with `prefix`, in the order of their keys; only those after `after` when it is given.
-    pub fn range<'a>(&'a self, prefix: &'a str, after: Option<&str>) -> impl Iterator<Item = (&'a Key, &'a Entry)> + use<'a> {
+    pub fn range<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&str>,
+    ) -> impl Iterator<Item = (&'a Key, &'a Entry)> + use<'a> {
         let start = match after {
             Some(after) if after >= prefix => Bound::Excluded(after.to_string()),
             _ => Bound::Included(prefix.to_string()),

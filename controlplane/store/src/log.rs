@@ -90,7 +90,10 @@ impl Log {
     }
 
     /// Writes with `change`, and waits until it is on stable storage.
-    async fn durably(&self, change: impl FnOnce(&mut raft_log::RaftLog<LogTypes>) -> io::Result<()> + Send) -> io::Result<()> {
+    async fn durably(
+        &self,
+        change: impl FnOnce(&mut raft_log::RaftLog<LogTypes>) -> io::Result<()> + Send,
+    ) -> io::Result<()> {
         let (sender, flushed) = oneshot::channel();
         {
             let mut log = self.write();
@@ -102,7 +105,10 @@ impl Log {
 }
 
 impl RaftLogReader<Types> for Log {
-    async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(&mut self, range: R) -> Result<Vec<Entry>, io::Error> {
+    async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: R,
+    ) -> Result<Vec<Entry>, io::Error> {
         let start = match range.start_bound() {
             Bound::Included(start) => *start,
             Bound::Excluded(start) => start + 1,
@@ -114,7 +120,9 @@ impl RaftLogReader<Types> for Log {
             Bound::Unbounded => u64::MAX,
         };
         let log = self.read();
-        log.read(start, end).map(|read| read.map(|(log_id, payload)| Entry { log_id: log_id.0, payload: payload.0 })).collect()
+        log.read(start, end)
+            .map(|read| read.map(|(log_id, payload)| Entry { log_id: log_id.0, payload: payload.0 }))
+            .collect()
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
@@ -143,7 +151,10 @@ impl RaftLogStorage<Types> for Log {
     async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
         let log = self.read();
         let state = log.log_state();
-        Ok(LogState { last_purged_log_id: state.purged().map(|log_id| log_id.0), last_log_id: state.last().map(|log_id| log_id.0) })
+        Ok(LogState {
+            last_purged_log_id: state.purged().map(|log_id| log_id.0),
+            last_log_id: state.last().map(|log_id| log_id.0),
+        })
     }
 
     async fn get_log_reader(&mut self) -> Self {

@@ -58,7 +58,9 @@ impl Shared {
 
     pub(crate) fn watch(self: &Arc<Self>, prefix: &str, after: Revision) -> Result<Watch, Compacted> {
         let mut inner = self.lock();
-        let Some(changes) = inner.state.changes_after(after, prefix) else { return Err(Compacted(inner.state.view().compacted())) };
+        let Some(changes) = inner.state.changes_after(after, prefix) else {
+            return Err(Compacted(inner.state.view().compacted()));
+        };
         let (watch, watcher) = Watch::new(prefix, after, changes.cloned().collect(), self);
         inner.watchers.push(watcher);
         Ok(watch)
@@ -86,7 +88,8 @@ impl Shared {
     }
 
     fn apply(&self, proposal: &Proposal) -> io::Result<Outcome> {
-        let command = Command::decode(&proposal.0).map_err(|error| io::Error::other(format!("a log entry cannot be applied: {error}")))?;
+        let command = Command::decode(&proposal.0)
+            .map_err(|error| io::Error::other(format!("a log entry cannot be applied: {error}")))?;
         let mut inner = self.lock();
         let (outcome, changes) = inner.state.apply(command);
         if !changes.is_empty() {
@@ -126,7 +129,12 @@ impl Machine {
             }
         };
         let shared = Shared::new(state, next_index(meta.last_log_id));
-        let machine = Self { shared: shared.clone(), snapshots, last_applied: meta.last_log_id, membership: meta.last_membership };
+        let machine = Self {
+            shared: shared.clone(),
+            snapshots,
+            last_applied: meta.last_log_id,
+            membership: meta.last_membership,
+        };
         Ok((machine, shared))
     }
 }

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::RPCOption;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 
@@ -99,21 +100,33 @@ fn confused() -> RPCError<Types> {
 impl RaftNetworkV2<Types> for Client {
     type SnapshotData = Bytes;
 
-    async fn append_entries(&mut self, rpc: AppendEntriesRequest<Types>, option: RPCOption) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         match self.ask(&RaftRequest::Append(rpc), option.hard_ttl().max(Duration::from_secs(1))).await? {
             RaftReply::Append(reply) => Ok(reply),
             _ => Err(confused()),
         }
     }
 
-    async fn vote(&mut self, rpc: VoteRequest<Types>, option: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         match self.ask(&RaftRequest::Vote(rpc), option.hard_ttl()).await? {
             RaftReply::Vote(reply) => Ok(reply),
             _ => Err(confused()),
         }
     }
 
-    async fn pre_vote(&mut self, rpc: VoteRequest<Types>, option: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         // The library's own default would grant it: a server that cannot be asked has granted nothing.
         match self.ask(&RaftRequest::PreVote(rpc), option.hard_ttl()).await? {
             RaftReply::Vote(reply) => Ok(reply),
@@ -138,7 +151,11 @@ impl RaftNetworkV2<Types> for Client {
         }
     }
 
-    async fn transfer_leader(&mut self, request: TransferLeaderRequest<Types>, option: RPCOption) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
         match self.ask(&RaftRequest::TransferLeader(request), option.hard_ttl()).await? {
             RaftReply::TransferLeader(reply) => Ok(reply),
             _ => Err(confused()),

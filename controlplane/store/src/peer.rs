@@ -50,7 +50,10 @@ async fn install(raft: &Raft, stream: &mut Box<dyn PeerIo>) -> io::Result<()> {
         bytes.extend_from_slice(&chunk);
     }
     let meta = SnapshotMeta { last_log_id: head.last_log_id, last_membership: head.membership };
-    let reply = raft.install_full_snapshot(head.vote, Snapshot { meta, snapshot: bytes.freeze() }).await.map_err(io::Error::other)?;
+    let reply = raft
+        .install_full_snapshot(head.vote, Snapshot { meta, snapshot: bytes.freeze() })
+        .await
+        .map_err(io::Error::other)?;
     wire::send(stream, &reply).await
 }
 

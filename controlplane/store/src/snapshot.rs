@@ -32,14 +32,17 @@ pub(crate) struct Snapshots {
 
 impl Snapshots {
     pub(crate) fn open(directory: PathBuf) -> Result<Self, OpenError> {
-        std::fs::create_dir_all(&directory).map_err(|source| OpenError::Directory { path: directory.clone(), source })?;
+        std::fs::create_dir_all(&directory)
+            .map_err(|source| OpenError::Directory { path: directory.clone(), source })?;
         Ok(Self { directory, in_use: Arc::default() })
     }
 
     /// The newest snapshot, if there is one.
     pub(crate) fn load(&self) -> Result<Option<(SnapshotMeta, Bytes)>, OpenError> {
         let _in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(path) = self.newest().map_err(|source| OpenError::Directory { path: self.directory.clone(), source })? else {
+        let Some(path) =
+            self.newest().map_err(|source| OpenError::Directory { path: self.directory.clone(), source })?
+        else {
             return Ok(None);
         };
         let damaged = |reason: String| OpenError::Snapshot { path: path.clone(), reason };
@@ -54,8 +57,9 @@ impl Snapshots {
         let path = self.directory.join(format!("{index:020}.snapshot"));
         let beside = self.directory.join("new");
         let mut file = std::fs::File::create(&beside)?;
-        let meta = postcard::to_allocvec(&Meta { last_log_id: meta.last_log_id, membership: meta.last_membership.clone() })
-            .map_err(std::io::Error::other)?;
+        let meta =
+            postcard::to_allocvec(&Meta { last_log_id: meta.last_log_id, membership: meta.last_membership.clone() })
+                .map_err(std::io::Error::other)?;
         let length = u32::try_from(meta.len()).map_err(std::io::Error::other)?.to_le_bytes();
         let sum = Sha256::new().chain_update(length).chain_update(&meta).chain_update(state).finalize();
         for part in [&MAGIC[..], &sum[..], &length[..], &meta[..], state] {
@@ -87,7 +91,8 @@ impl Snapshots {
 }
 
 fn decode(content: &Bytes) -> Result<(SnapshotMeta, Bytes), String> {
-    let rest = content.strip_prefix(MAGIC.as_slice()).ok_or("it is no snapshot of a version that this program reads")?;
+    let rest =
+        content.strip_prefix(MAGIC.as_slice()).ok_or("it is no snapshot of a version that this program reads")?;
     let (sum, rest) = rest.split_at_checked(32).ok_or("it is cut off")?;
     if Sha256::digest(rest).as_slice() != sum {
         return Err("its checksum is wrong".to_string());

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::errors::{ClientWriteError, RaftError};
-use openraft::type_config::async_runtime::watch::WatchReceiver as _;
 use openraft::raft::ReadPolicy;
+use openraft::type_config::async_runtime::watch::WatchReceiver as _;
 use openraft::{ChangeMembers, ServerState, SnapshotPolicy};
 use shoal_state::{Command, Outcome, Revision, Transaction, View};
 use tokio::sync::watch;
@@ -17,11 +17,11 @@ use crate::error::{CommitError, Compacted, MembershipError, OpenError, ReadError
 use crate::log::Log;
 use crate::machine::{Machine, Shared};
 use crate::network::Network;
+use crate::peer;
 use crate::raft::{Proposal, Raft};
 use crate::snapshot::Snapshots;
 use crate::watch::Watch;
 use crate::wire::{self, ForwardReply, ForwardRequest, Refusal};
-use crate::peer;
 
 /// How long an operation looks for a leader before it says that there is none: longer than an election takes.
 const LEADER_DEADLINE: Duration = Duration::from_secs(5);
@@ -106,7 +106,8 @@ impl Store {
     /// # Errors
     /// [`OpenError`]; it names the file and what to do.
     pub async fn open(config: Config, peers: Arc<dyn Peers>) -> Result<Self, OpenError> {
-        std::fs::create_dir_all(&config.data_dir).map_err(|source| OpenError::Directory { path: config.data_dir.clone(), source })?;
+        std::fs::create_dir_all(&config.data_dir)
+            .map_err(|source| OpenError::Directory { path: config.data_dir.clone(), source })?;
         let log_dir = config.data_dir.join("log");
         let log = Log::open(&log_dir).map_err(|source| OpenError::Log { path: log_dir, source })?;
         let (machine, shared) = Machine::open(Snapshots::open(config.data_dir.join("snapshots"))?)?;
@@ -121,7 +122,10 @@ impl Store {
         let network = Network { peers: peers.clone() };
         let id = config.member.id;
         let raft = runtime.spawn(async move { Raft::new(id, settings, network, log, machine).await });
-        let raft = raft.await.map_err(|error| OpenError::Raft(error.to_string()))?.map_err(|error| OpenError::Raft(error.to_string()))?;
+        let raft = raft
+            .await
+            .map_err(|error| OpenError::Raft(error.to_string()))?
+            .map_err(|error| OpenError::Raft(error.to_string()))?;
 
         let leader = Leader { raft, shared, peers, own: config.member, changing: Arc::default() };
         let (leadership, failure) = (leader.follow(&runtime), leader.notice_failure(&runtime));
@@ -143,7 +147,8 @@ impl Store {
         if self.leader.raft.is_initialized().await.map_err(|error| refused(error.to_string()))? {
             return Ok(());
         }
-        let members = [(self.leader.own.id, self.leader.own.clone())].into_iter().collect::<std::collections::BTreeMap<_, _>>();
+        let members =
+            [(self.leader.own.id, self.leader.own.clone())].into_iter().collect::<std::collections::BTreeMap<_, _>>();
         self.leader.raft.initialize(members).await.map_err(|error| refused(error.to_string()))?;
         // The first server's own id counts as given.
         self.leader.propose(&Command::AllocateMember).await.map_err(|_| MembershipError::Unavailable).map(drop)
@@ -183,7 +188,13 @@ impl Store {
 
     /// Serves a stream that another server's store opened, until it ends.
     pub async fn serve_peer(&self, kind: PeerStream, stream: Box<dyn PeerIo>) {
-        let handle = self.threads.lock().unwrap_or_else(PoisonError::into_inner).0.as_ref().map(|runtime| runtime.handle().clone());
+        let handle = self
+            .threads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .as_ref()
+            .map(|runtime| runtime.handle().clone());
         let Some(handle) = handle else { return };
         let leader = self.leader.clone();
         // On Raft's own threads, so that whoever is busy here does not delay a heartbeat.
@@ -203,10 +214,14 @@ impl Store {
         transaction.check_size().map_err(|message| CommitError::TooLarge { message })?;
         match self.leader.propose(&Command::Transaction(transaction)).await? {
             Outcome::Committed { revision } => Ok(Committed { revision }),
-            Outcome::Failed { precondition, current } => Err(CommitError::PreconditionFailed { index: precondition, current }),
+            Outcome::Failed { precondition, current } => {
+                Err(CommitError::PreconditionFailed { index: precondition, current })
+            }
             Outcome::TooLarge(message) => Err(CommitError::TooLarge { message }),
             Outcome::Full { size } => Err(CommitError::Full { size }),
-            Outcome::Member(_) => Err(CommitError::Unknown { reason: "the store answered another question".to_string() }),
+            Outcome::Member(_) => {
+                Err(CommitError::Unknown { reason: "the store answered another question".to_string() })
+            }
         }
     }
 
@@ -217,7 +232,8 @@ impl Store {
     pub async fn read_barrier(&self) -> Result<Revision, ReadError> {
         let next_index = self.barrier.read_index().await?;
         let mut applied = self.leader.shared.applied();
-        let reached = tokio::time::timeout(LEADER_DEADLINE, applied.wait_for(|applied| applied.next_index >= next_index)).await;
+        let reached =
+            tokio::time::timeout(LEADER_DEADLINE, applied.wait_for(|applied| applied.next_index >= next_index)).await;
         let applied = reached.map_err(|_| ReadError::Unavailable)?.map_err(|_| ReadError::Unavailable)?;
         Ok(applied.revision)
     }
@@ -310,10 +326,13 @@ impl Leader {
                 Some(leader) if leader.id == self.own.id => self.write(bytes.clone()).await?,
                 Some(leader) => match self.forward(&leader, &ForwardRequest::Write(bytes.clone())).await {
                     Ok(ForwardReply::Outcome(outcome)) => {
-                        let outcome = Outcome::decode(&outcome).map_err(|error| CommitError::Unknown { reason: error.to_string() })?;
+                        let outcome = Outcome::decode(&outcome)
+                            .map_err(|error| CommitError::Unknown { reason: error.to_string() })?;
                         Attempt::Done(outcome)
                     }
-                    Ok(ForwardReply::Refused(Refusal::Other(message))) => return Err(CommitError::TooLarge { message }),
+                    Ok(ForwardReply::Refused(Refusal::Other(message))) => {
+                        return Err(CommitError::TooLarge { message });
+                    }
                     Ok(ForwardReply::Unknown(reason)) => return Err(CommitError::Unknown { reason }),
                     Ok(_) | Err(Unsent::NotSent) => Attempt::Again,
                     Err(Unsent::Sent(reason)) => return Err(CommitError::Unknown { reason }),
@@ -332,7 +351,9 @@ impl Leader {
     async fn write(&self, command: bytes::Bytes) -> Result<Attempt<Outcome>, CommitError> {
         let written = tokio::time::timeout(FORWARD_DEADLINE, self.raft.client_write(Proposal(command))).await;
         // A leader that is cut off would wait for ever: what it has appended may yet be carried out.
-        let Ok(written) = written else { return Err(CommitError::Unknown { reason: "no majority answered in time".to_string() }) };
+        let Ok(written) = written else {
+            return Err(CommitError::Unknown { reason: "no majority answered in time".to_string() });
+        };
         match written {
             Ok(response) => Ok(Attempt::Done(response.data)),
             // The library refuses with it before it appends; an entry that it did append is answered, or lost with the leader.
@@ -351,7 +372,8 @@ impl Leader {
                     }
                 }
                 Some(leader) => {
-                    if let Ok(ForwardReply::ReadIndex(index)) = self.forward(&leader, &ForwardRequest::ReadIndex).await {
+                    if let Ok(ForwardReply::ReadIndex(index)) = self.forward(&leader, &ForwardRequest::ReadIndex).await
+                    {
                         return Ok(index);
                     }
                 }
@@ -374,7 +396,9 @@ impl Leader {
         let end = Instant::now() + LEADER_DEADLINE;
         loop {
             match self.current() {
-                Some(leader) if leader.id == self.own.id => return self.own_add_member(member).await.map_err(MembershipError::from),
+                Some(leader) if leader.id == self.own.id => {
+                    return self.own_add_member(member).await.map_err(MembershipError::from);
+                }
                 Some(leader) => match self.forward(&leader, &ForwardRequest::AddMember(member.clone())).await {
                     Ok(ForwardReply::Done) => return Ok(()),
                     Ok(ForwardReply::Refused(refusal)) => return Err(refusal.into()),
@@ -400,7 +424,10 @@ impl Leader {
         self.raft.add_learner(id, member, false).await.map_err(|error| refused(&error))?;
         // The call above answers before the learner has anything, so look at what it has.
         let caught_up = |metrics: &openraft::RaftMetrics<crate::raft::Types>| {
-            let matched = metrics.replication.as_ref().and_then(|replication| replication.get(&id)?.as_ref().map(|log_id| log_id.index));
+            let matched = metrics
+                .replication
+                .as_ref()
+                .and_then(|replication| replication.get(&id)?.as_ref().map(|log_id| log_id.index));
             matched.is_some_and(|matched| matched + CATCH_UP_LAG >= metrics.last_log_index.unwrap_or(0))
         };
         let waited = self.raft.wait(Some(CATCH_UP_DEADLINE)).metrics(caught_up, "the learner has caught up").await;
@@ -422,8 +449,12 @@ impl Leader {
                 Ok(Attempt::Again) => ForwardReply::NotLeader,
                 Err(error) => ForwardReply::Unknown(error.to_string()),
             },
-            ForwardRequest::ReadIndex => self.own_read_index().await.map_or(ForwardReply::NotLeader, ForwardReply::ReadIndex),
-            ForwardRequest::AddMember(_) if self.current().is_none_or(|leader| leader.id != self.own.id) => ForwardReply::NotLeader,
+            ForwardRequest::ReadIndex => {
+                self.own_read_index().await.map_or(ForwardReply::NotLeader, ForwardReply::ReadIndex)
+            }
+            ForwardRequest::AddMember(_) if self.current().is_none_or(|leader| leader.id != self.own.id) => {
+                ForwardReply::NotLeader
+            }
             ForwardRequest::AddMember(member) => match self.own_add_member(member).await {
                 Ok(()) => ForwardReply::Done,
                 Err(refusal) => ForwardReply::Refused(refusal),

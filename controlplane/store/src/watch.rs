@@ -56,7 +56,8 @@ impl Watcher {
 impl Watch {
     pub(crate) fn new(prefix: &str, after: Revision, backlog: Vec<Change>, shared: &Arc<Shared>) -> (Self, Watcher) {
         let (sender, live) = mpsc::channel(BEHIND);
-        let watch = Self { backlog, live, shared: Arc::downgrade(shared), prefix: prefix.to_string(), after, over: false };
+        let watch =
+            Self { backlog, live, shared: Arc::downgrade(shared), prefix: prefix.to_string(), after, over: false };
         (watch, Watcher { prefix: prefix.to_string(), after, sender })
     }
 

@@ -70,16 +70,26 @@ impl tokio::io::AsyncRead for Cuttable {
 }
 
 impl tokio::io::AsyncWrite for Cuttable {
-    fn poll_write(mut self: std::pin::Pin<&mut Self>, context: &mut std::task::Context<'_>, bytes: &[u8]) -> std::task::Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> std::task::Poll<io::Result<usize>> {
         self.check()?;
         std::pin::Pin::new(&mut self.inner).poll_write(context, bytes)
     }
 
-    fn poll_flush(mut self: std::pin::Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<io::Result<()>> {
+    fn poll_flush(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
         std::pin::Pin::new(&mut self.inner).poll_flush(context)
     }
 
-    fn poll_shutdown(mut self: std::pin::Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<io::Result<()>> {
+    fn poll_shutdown(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
         std::pin::Pin::new(&mut self.inner).poll_shutdown(context)
     }
 }
@@ -112,9 +122,11 @@ impl Cluster {
     }
 
     async fn start(&self, id: u64) -> Store {
-        let member = Member { id, name: format!("server-{id}"), link_address: format!("{id}"), api_address: String::new() };
+        let member =
+            Member { id, name: format!("server-{id}"), link_address: format!("{id}"), api_address: String::new() };
         let config = Config { data_dir: self.data(id), member, timing: Timing::LAN };
-        let store = Store::open(config, Arc::new(Side { net: Arc::downgrade(&self.net), own: id })).await.expect("opened");
+        let store =
+            Store::open(config, Arc::new(Side { net: Arc::downgrade(&self.net), own: id })).await.expect("opened");
         self.net.stores.lock().expect("a lock").insert(id, store.clone());
         store
     }
@@ -131,7 +143,8 @@ impl Cluster {
     /// The id of the leader that `id` knows of, other than `not`.
     async fn leader(&self, id: u64, not: Option<u64>) -> u64 {
         let mut leadership = self.store(id).leadership();
-        let known = leadership.wait_for(|leadership| leadership.leader.as_ref().is_some_and(|leader| Some(leader.id) != not));
+        let known =
+            leadership.wait_for(|leadership| leadership.leader.as_ref().is_some_and(|leader| Some(leader.id) != not));
         let known = tokio::time::timeout(PATIENCE, known).await.expect("in time").expect("the store runs");
         known.leader.as_ref().expect("it was waited for").id
     }
@@ -259,7 +272,11 @@ async fn a_watch_on_a_follower_misses_nothing_while_the_leader_changes() {
     }
     let mut seen = Vec::new();
     while seen.len() < 40 {
-        let event = tokio::time::timeout(PATIENCE, watch.next()).await.expect("in time").expect("the store runs").expect("not cut off");
+        let event = tokio::time::timeout(PATIENCE, watch.next())
+            .await
+            .expect("in time")
+            .expect("the store runs")
+            .expect("not cut off");
         if let WatchEvent::Changes(changes) = event {
             seen.extend(changes.into_iter().map(|change| change.key));
         }
@@ -298,7 +315,9 @@ async fn preconditions_and_missing_majorities_are_told_apart() {
     let mut transaction = put("/a", "2");
     transaction.require_modified_at("/a", Revision(first.0 + 7));
     let failed = cluster.store(3).commit(transaction).await;
-    assert!(matches!(failed, Err(CommitError::PreconditionFailed { index: 0, current: Some(entry) }) if entry.modified == first));
+    assert!(
+        matches!(failed, Err(CommitError::PreconditionFailed { index: 0, current: Some(entry) }) if entry.modified == first)
+    );
 
     let behind = cluster.store(1).wait_for(Revision(1_000_000), Duration::from_millis(1)).await;
     assert!(matches!(behind, Err(ReadError::Behind { wanted: Revision(1_000_000), .. })));
@@ -329,7 +348,11 @@ async fn a_watch_from_a_revision_that_is_still_to_come_repeats_nothing() {
     for number in 1..=3 {
         store.commit(put(&format!("/w/{number}"), "x")).await.expect("committed");
     }
-    let event = tokio::time::timeout(PATIENCE, watch.next()).await.expect("in time").expect("the store runs").expect("not cut off");
+    let event = tokio::time::timeout(PATIENCE, watch.next())
+        .await
+        .expect("in time")
+        .expect("the store runs")
+        .expect("not cut off");
     let WatchEvent::Changes(changes) = event else { panic!("{event:?}") };
     assert_eq!(changes.into_iter().map(|change| change.key).collect::<Vec<_>>(), ["/w/3"]);
 }

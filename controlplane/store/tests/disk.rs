@@ -31,7 +31,8 @@ async fn write(store: &Store, count: usize) {
 
 /// The files of the log that have content, oldest first.
 fn chunks(data: &Path) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(data.join("log")).expect("a folder").map(|file| file.expect("a file").path()).collect();
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(data.join("log")).expect("a folder").map(|file| file.expect("a file").path()).collect();
     files.retain(|file| std::fs::metadata(file).expect("a file").len() > 0);
     files.sort();
     files
@@ -76,7 +77,10 @@ async fn a_flipped_bit_in_the_log_is_refused_with_the_place_and_what_to_do() {
     std::fs::write(&first, content).expect("written");
 
     let message = open(folder.path()).await.err().expect("it is refused").to_string();
-    assert!(message.contains(&folder.path().join("log").display().to_string()) && message.contains("new member"), "{message}");
+    assert!(
+        message.contains(&folder.path().join("log").display().to_string()) && message.contains("new member"),
+        "{message}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,7 +93,10 @@ async fn a_transaction_above_the_limit_never_reaches_the_log() {
         transaction.put(format!("/big/{number}"), vec![0; 3 << 19]);
     }
     let refused = store.commit(transaction).await;
-    assert!(matches!(&refused, Err(CommitError::TooLarge { message }) if message.contains("limit of 8388608")), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(CommitError::TooLarge { message }) if message.contains("limit of 8388608")),
+        "{refused:?}"
+    );
     let size: u64 = chunks(folder.path()).iter().map(|file| std::fs::metadata(file).expect("a file").len()).sum();
     assert!(size < 3 << 19, "{size}");
     store.shutdown().await;
@@ -101,7 +108,14 @@ async fn it_opens_again_at_once_after_a_shutdown() {
     let store = open(folder.path()).await.expect("opened");
     store.initialize().await.expect("initialized");
     for round in 1..=5 {
-        store.commit({ let mut transaction = Transaction::default(); transaction.put(format!("/k/{round}"), "x"); transaction }).await.ok();
+        store
+            .commit({
+                let mut transaction = Transaction::default();
+                transaction.put(format!("/k/{round}"), "x");
+                transaction
+            })
+            .await
+            .ok();
     }
     store.shutdown().await;
     for _ in 0..5 {

@@ -37,7 +37,8 @@ impl WasiHttpHooks for Hooks {
                 None => sent.await,
                 Some(deadline) => tokio::time::timeout(deadline, sent).await.unwrap_or(Err(OutboundError::Timeout)),
             };
-            let response = response.map_err(to_guest_error)?.map(|body| body.map_err(|error| body_error(&error)).boxed_unsync());
+            let response =
+                response.map_err(to_guest_error)?.map(|body| body.map_err(|error| body_error(&error)).boxed_unsync());
             let done: Completion = Box::new(async { Ok(()) });
             Ok((response, done))
         })

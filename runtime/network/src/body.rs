@@ -1,7 +1,10 @@
 //! Small answers of the network itself, and what a proxy must take off a message.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE,
+};
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 
@@ -93,7 +96,8 @@ mod tests {
 
     #[test]
     fn the_authority_moves_into_the_host_header() {
-        let mut request = Request::builder().uri("http://back.shop:8080/a?b=c").body(full(Bytes::new())).expect("request");
+        let mut request =
+            Request::builder().uri("http://back.shop:8080/a?b=c").body(full(Bytes::new())).expect("request");
         to_origin_form(&mut request);
         assert_eq!(request.uri(), "/a?b=c");
         assert_eq!(request.headers()[HOST], "back.shop:8080");

@@ -13,7 +13,11 @@ use crate::body::{strip_hop_by_hop, to_origin_form};
 use crate::{Body, BoxError, Refused};
 
 /// Opens a TCP connection, or gives the request back untouched.
-pub(crate) async fn call_port(address: SocketAddr, request: Request<Body>, patience: Duration) -> Result<Result<Response<Body>, BoxError>, Refused> {
+pub(crate) async fn call_port(
+    address: SocketAddr,
+    request: Request<Body>,
+    patience: Duration,
+) -> Result<Result<Response<Body>, BoxError>, Refused> {
     match tokio::time::timeout(patience, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => {
             // Answers are small and waited for: do not hold the last segment back.

@@ -109,7 +109,12 @@ impl Network {
     ///
     /// # Errors
     /// [`NetworkError`]; [`NetworkError::response`] is what the client should see.
-    pub async fn call_service(&self, name: &ServiceName, port: u16, request: Request<Body>) -> Result<Response<Body>, NetworkError> {
+    pub async fn call_service(
+        &self,
+        name: &ServiceName,
+        port: u16,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, NetworkError> {
         let table = self.table.load();
         let service_port = table.service_port(name, port).ok_or_else(|| NetworkError::NoPort(name.clone(), port))?;
         let candidates = self.candidates(service_port);
@@ -136,11 +141,17 @@ impl Network {
     pub async fn call_pod(&self, address: SocketAddr, request: Request<Body>) -> Result<Response<Body>, NetworkError> {
         let node = self.table.load().node_of(address.ip()).unwrap_or_default().to_owned();
         let endpoint = Endpoint { address, node, ready: true };
-        self.call_one_of(vec![endpoint], request).await.unwrap_or_else(|| Err(NetworkError::Refused(format!("nothing at {address}"))))
+        self.call_one_of(vec![endpoint], request)
+            .await
+            .unwrap_or_else(|| Err(NetworkError::Refused(format!("nothing at {address}"))))
     }
 
     /// Sends a request to a pod of this node only, as other nodes ask for it.
-    pub(crate) async fn call_local(&self, address: SocketAddr, request: Request<Body>) -> Result<Response<Body>, Refused> {
+    pub(crate) async fn call_local(
+        &self,
+        address: SocketAddr,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Refused> {
         match self.local.target(address) {
             Some(LocalTarget::Function(function)) => function.call(request).await,
             Some(LocalTarget::Port(port)) => {
@@ -162,7 +173,11 @@ impl Network {
     }
 
     /// Tries the candidates in their order; `None` if there are none.
-    async fn call_one_of(&self, candidates: Vec<Endpoint>, mut request: Request<Body>) -> Option<Result<Response<Body>, NetworkError>> {
+    async fn call_one_of(
+        &self,
+        candidates: Vec<Endpoint>,
+        mut request: Request<Body>,
+    ) -> Option<Result<Response<Body>, NetworkError>> {
         strip_hop_by_hop(request.headers_mut());
         let tries = candidates.len().min(ATTEMPTS);
         if tries == 0 {
@@ -211,7 +226,10 @@ impl Network {
             return refuse(request, format!("nothing listens at {}", endpoint.address));
         }
         let Some(link) = self.table.load().link_of(&endpoint.node).map(str::to_owned) else {
-            return refuse(request, format!("node {:?} of pod {} has no link address", endpoint.node, endpoint.address));
+            return refuse(
+                request,
+                format!("node {:?} of pod {} has no link address", endpoint.node, endpoint.address),
+            );
         };
         let connection = match tokio::time::timeout(NODE_CONNECT, self.pool.get(&link)).await {
             Ok(Ok(connection)) => connection,

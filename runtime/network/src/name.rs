@@ -66,10 +66,18 @@ mod tests {
             name: None,
             port: 80,
             node_port: None,
-            endpoints: vec![Endpoint { address: "10.64.0.2:8080".parse().expect("address"), node: "w1".into(), ready: true }],
+            endpoints: vec![Endpoint {
+                address: "10.64.0.2:8080".parse().expect("address"),
+                node: "w1".into(),
+                ready: true,
+            }],
         };
         Table::new(
-            vec![Service { name: ServiceName::new("shop", "cart"), addresses: vec!["10.96.0.7".parse().expect("ip")], ports: vec![port] }],
+            vec![Service {
+                name: ServiceName::new("shop", "cart"),
+                addresses: vec!["10.96.0.7".parse().expect("ip")],
+                ports: vec![port],
+            }],
             std::iter::empty(),
         )
     }
@@ -77,7 +85,14 @@ mod tests {
     #[test]
     fn a_service_answers_to_its_four_names_and_its_address() {
         let cart = Destination::Service(ServiceName::new("shop", "cart"));
-        for host in ["cart", "cart.shop", "cart.shop.svc", "cart.shop.svc.cluster.local", "CART.shop.svc.cluster.local.", "10.96.0.7"] {
+        for host in [
+            "cart",
+            "cart.shop",
+            "cart.shop.svc",
+            "cart.shop.svc.cluster.local",
+            "CART.shop.svc.cluster.local.",
+            "10.96.0.7",
+        ] {
             assert_eq!(destination(&table(), "shop", host), cart, "{host}");
         }
         assert_eq!(destination(&table(), "other", "cart.shop"), cart);

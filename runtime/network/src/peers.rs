@@ -42,7 +42,8 @@ pub async fn serve_peer(network: Arc<Network>, connection: Connection) {
 }
 
 async fn answer(network: Arc<Network>, mut request: Request<Body>) -> Response<Body> {
-    let target = request.headers_mut().remove(POD_ADDRESS).and_then(|value| value.to_str().ok()?.parse::<SocketAddr>().ok());
+    let target =
+        request.headers_mut().remove(POD_ADDRESS).and_then(|value| value.to_str().ok()?.parse::<SocketAddr>().ok());
     let Some(address) = target else {
         return text_response(http::StatusCode::BAD_REQUEST, "the request names no pod address");
     };

@@ -154,7 +154,8 @@ impl Table {
             return Vec::new();
         }
         let (first, second) = ready.split_at(turn % ready.len());
-        let (last, mut order): (Vec<Endpoint>, Vec<Endpoint>) = second.iter().chain(first).map(|e| (*e).clone()).partition(|e| worse(e));
+        let (last, mut order): (Vec<Endpoint>, Vec<Endpoint>) =
+            second.iter().chain(first).map(|e| (*e).clone()).partition(|e| worse(e));
         order.extend(last);
         order
     }
@@ -212,7 +213,11 @@ mod tests {
 
     #[test]
     fn a_headless_service_is_found_by_its_pods_port() {
-        let mut one = port(vec![Endpoint { address: "10.64.0.1:8080".parse().expect("address"), node: "w1".into(), ready: true }]);
+        let mut one = port(vec![Endpoint {
+            address: "10.64.0.1:8080".parse().expect("address"),
+            node: "w1".into(),
+            ready: true,
+        }]);
         one.node_port = None;
         let name = ServiceName::new("default", "db");
         let table = Table::new(vec![Service { name: name.clone(), addresses: vec![], ports: vec![one] }], []);

@@ -8,7 +8,10 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use shoal_link::ca::{CertificateAuthority, Subject};
 use shoal_link::{Accepted, Endpoint as Link, IdentitySource, NODES, PeerIdentity, Pool};
-use shoal_network::{Body, Endpoint, HttpTarget, LocalTarget, Network, NetworkError, Refused, Service, ServiceName, ServicePort, Table, serve_peer};
+use shoal_network::{
+    Body, Endpoint, HttpTarget, LocalTarget, Network, NetworkError, Refused, Service, ServiceName, ServicePort, Table,
+    serve_peer,
+};
 
 /// Answers with its name and the request's body, or refuses everything.
 struct Pod {
@@ -54,7 +57,10 @@ fn address(text: &str) -> SocketAddr {
 }
 
 fn table(other: &Link, endpoints: &[(&str, &str)]) -> Table {
-    let endpoints = endpoints.iter().map(|(pod, node)| Endpoint { address: address(pod), node: (*node).to_owned(), ready: true }).collect();
+    let endpoints = endpoints
+        .iter()
+        .map(|(pod, node)| Endpoint { address: address(pod), node: (*node).to_owned(), ready: true })
+        .collect();
     let port = ServicePort { name: None, port: 80, node_port: Some(30_080), endpoints };
     let service = Service { name: ServiceName::new("default", "web"), addresses: Vec::new(), ports: vec![port] };
     let link = other.local_address().expect("an address").to_string();
@@ -75,14 +81,21 @@ async fn a_request_finds_a_pod_that_takes_it() {
     let (one, _one_link) = node(&ca, "w1");
     let (two, two_link) = node(&ca, "w2");
     two.local().listen(address("10.64.1.2:80"), &LocalTarget::Function(Arc::new(Pod { name: "far", refuses: false })));
-    two.local().listen(address("10.64.1.3:80"), &LocalTarget::Function(Arc::new(Pod { name: "stopping", refuses: true })));
-    one.local().listen(address("10.64.0.2:80"), &LocalTarget::Function(Arc::new(Pod { name: "near but stopping", refuses: true })));
+    two.local()
+        .listen(address("10.64.1.3:80"), &LocalTarget::Function(Arc::new(Pod { name: "stopping", refuses: true })));
+    one.local().listen(
+        address("10.64.0.2:80"),
+        &LocalTarget::Function(Arc::new(Pod { name: "near but stopping", refuses: true })),
+    );
 
     one.set_table(table(&two_link, &[("10.64.1.2:80", "w2")]));
     assert_eq!(ask(&one, "hello").await.expect("an answer"), "far web hello");
 
     // Whichever it tries first, nobody but the one that takes it sees the request, so that even a POST is sent on.
-    one.set_table(table(&two_link, &[("10.64.1.2:80", "w2"), ("10.64.1.3:80", "w2"), ("10.64.0.2:80", "w1"), ("10.64.9.9:80", "dead")]));
+    one.set_table(table(
+        &two_link,
+        &[("10.64.1.2:80", "w2"), ("10.64.1.3:80", "w2"), ("10.64.0.2:80", "w1"), ("10.64.9.9:80", "dead")],
+    ));
     for _ in 0..8 {
         assert_eq!(ask(&one, "hello").await.expect("an answer"), "far web hello");
     }

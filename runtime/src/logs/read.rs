@@ -49,9 +49,12 @@ impl LogOptions {
                 "limitBytes" => options.limit_bytes = Some(number()?),
                 "sinceSeconds" => {
                     let seconds = i64::try_from(number()?).unwrap_or(i64::MAX);
-                    options.since = Some(now.saturating_sub(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MIN));
+                    options.since =
+                        Some(now.saturating_sub(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MIN));
                 }
-                "sinceTime" => options.since = Some(value.parse().map_err(|_| format!("sinceTime: {value:?} is no time"))?),
+                "sinceTime" => {
+                    options.since = Some(value.parse().map_err(|_| format!("sinceTime: {value:?} is no time"))?)
+                }
                 "stream" => options.stream = stream(&value)?,
                 _ => {}
             }
@@ -148,7 +151,9 @@ impl LogReader {
 
     fn format(&mut self, bytes: &[u8], chunk: &mut Vec<u8>) {
         let Some(line) = line::parse(bytes.strip_suffix(b"\n").unwrap_or(bytes)) else { return };
-        if self.options.since.is_some_and(|since| line.time < since) || self.options.stream.is_some_and(|s| s != line.stream) {
+        if self.options.since.is_some_and(|since| line.time < since)
+            || self.options.stream.is_some_and(|s| s != line.stream)
+        {
             return;
         }
         if self.options.timestamps && self.at_line_start {

@@ -208,7 +208,11 @@ mod tests {
             bytes.extend(fs::read(file).expect("read"));
         }
         let lines = bytes.split(|b| *b == b'\n').filter_map(line::parse);
-        lines.map(|l| format!("{} {}{}", l.stream, String::from_utf8_lossy(l.text), if l.is_partial { "..." } else { "" })).collect()
+        lines
+            .map(|l| {
+                format!("{} {}{}", l.stream, String::from_utf8_lossy(l.text), if l.is_partial { "..." } else { "" })
+            })
+            .collect()
     }
 
     #[test]

@@ -116,7 +116,8 @@ fn stop_all(pod: &Pod, observed: &Observed, now: Timestamp, finish: bool) -> Vec
     let mut actions = Vec::new();
     let mut someone_runs = false;
     for container in plain_first {
-        let is_init = spec::is_sidecar(container) && spec::init_containers(pod).iter().any(|c| c.name == container.name);
+        let is_init =
+            spec::is_sidecar(container) && spec::init_containers(pod).iter().any(|c| c.name == container.name);
         // Sidecars stop after the containers that they serve, the last one first.
         if is_init && someone_runs {
             break;
@@ -129,7 +130,13 @@ fn stop_all(pod: &Pod, observed: &Observed, now: Timestamp, finish: bool) -> Vec
 }
 
 /// The next step of stopping a container that runs.
-fn stop(name: &str, seen: &ContainerObserved, grace: Duration, now: Timestamp, because: impl Fn() -> String) -> Option<PodAction> {
+fn stop(
+    name: &str,
+    seen: &ContainerObserved,
+    grace: Duration,
+    now: Timestamp,
+    because: impl Fn() -> String,
+) -> Option<PodAction> {
     let State::Running(running) = &seen.state else { return None };
     if running.is_killed {
         return None;
@@ -205,7 +212,10 @@ fn starts(pod: &Pod, observed: &Observed, now: Timestamp) -> Vec<PodAction> {
 }
 
 fn began(observed: &Observed, name: &str) -> bool {
-    observed.containers.get(name).is_some_and(|c| c.restarts > 0 || matches!(c.state, State::Starting | State::Running(_) | State::Ended(_)))
+    observed
+        .containers
+        .get(name)
+        .is_some_and(|c| c.restarts > 0 || matches!(c.state, State::Starting | State::Running(_) | State::Ended(_)))
 }
 
 fn start(pod: &Pod, seen: &ContainerObserved, container: &Container, now: Timestamp) -> Option<PodAction> {
@@ -216,7 +226,8 @@ fn start(pod: &Pod, seen: &ContainerObserved, container: &Container, now: Timest
         State::Waiting => true,
         State::Misconfigured { at, .. } => now >= Observed::config_retry_at(*at),
         State::Ended(end) => {
-            spec::restarts_after(pod, container, end.exit_code) && now >= after(end.finished_at, restart_delay(seen.crashes))
+            spec::restarts_after(pod, container, end.exit_code)
+                && now >= after(end.finished_at, restart_delay(seen.crashes))
         }
         State::Starting | State::Running(_) => false,
     };

@@ -69,7 +69,8 @@ fn link_names(directory: &Path, files: &BTreeMap<String, File>) -> io::Result<()
 }
 
 fn holds(version: &Path, files: &BTreeMap<String, File>) -> bool {
-    files.iter().all(|(path, file)| fs::read(version.join(path)).is_ok_and(|bytes| bytes == file.bytes)) && count(version) == files.len()
+    files.iter().all(|(path, file)| fs::read(version.join(path)).is_ok_and(|bytes| bytes == file.bytes))
+        && count(version) == files.len()
 }
 
 fn count(directory: &Path) -> usize {
@@ -82,11 +83,15 @@ mod tests {
     use super::*;
 
     fn files(list: &[(&str, &str)]) -> BTreeMap<String, File> {
-        list.iter().map(|(path, text)| ((*path).to_owned(), File { bytes: text.as_bytes().to_vec(), mode: 0o644 })).collect()
+        list.iter()
+            .map(|(path, text)| ((*path).to_owned(), File { bytes: text.as_bytes().to_vec(), mode: 0o644 }))
+            .collect()
     }
 
     fn shown(directory: &Path) -> BTreeSet<String> {
-        let names = fs::read_dir(directory).expect("read").map(|e| e.expect("entry").file_name().to_string_lossy().into_owned());
+        let names = fs::read_dir(directory)
+            .expect("read")
+            .map(|e| e.expect("entry").file_name().to_string_lossy().into_owned());
         names.filter(|name| !name.starts_with("..")).collect()
     }
 
@@ -100,7 +105,10 @@ mod tests {
         assert!(write(path, &files(&[("a", "3"), ("c", "4")])).expect("write"));
         assert_eq!(fs::read_to_string(path.join("a")).expect("read"), "3");
         assert_eq!(shown(path), ["a", "c"].map(str::to_owned).into());
-        let versions = fs::read_dir(path).expect("read").filter(|e| e.as_ref().expect("entry").file_type().expect("type").is_dir()).count();
+        let versions = fs::read_dir(path)
+            .expect("read")
+            .filter(|e| e.as_ref().expect("entry").file_type().expect("type").is_dir())
+            .count();
         assert_eq!(versions, 1);
     }
 

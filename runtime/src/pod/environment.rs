@@ -79,7 +79,13 @@ pub fn not_found(kind: SourceKind, name: &str) -> String {
     }
 }
 
-fn value_from(pod: &Pod, container: &Container, from: &EnvVarSource, sources: &Sources, place: &Place) -> Result<Option<String>, String> {
+fn value_from(
+    pod: &Pod,
+    container: &Container,
+    from: &EnvVarSource,
+    sources: &Sources,
+    place: &Place,
+) -> Result<Option<String>, String> {
     if let Some(selector) = &from.field_ref {
         return fields::field(pod, place, selector).map(Some);
     }
@@ -142,10 +148,14 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_an_error_unless_it_is_optional() {
-        let missing = |optional: bool| container(json!({"name": "c", "envFrom": [{"secretRef": {"name": "none", "optional": optional}}]}));
+        let missing = |optional: bool| {
+            container(json!({"name": "c", "envFrom": [{"secretRef": {"name": "none", "optional": optional}}]}))
+        };
         assert_eq!(of(&missing(false)), Err("secret \"none\" not found".to_owned()));
         assert!(of(&missing(true)).is_ok());
-        let key = container(json!({"name": "c", "env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "none"}}}]}));
+        let key = container(
+            json!({"name": "c", "env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "none"}}}]}),
+        );
         assert_eq!(of(&key), Err("couldn't find key none in ConfigMap default/settings".to_owned()));
     }
 }

@@ -32,7 +32,9 @@ pub fn field(pod: &Pod, place: &Place, selector: &ObjectFieldSelector) -> Result
         };
         return Ok(values.as_ref().and_then(|v| v.get(key)).cloned().unwrap_or_default());
     }
-    let spec_of = |f: fn(&k8s_openapi::api::core::v1::PodSpec) -> Option<String>| pod.spec.as_ref().and_then(f).unwrap_or_default();
+    let spec_of = |f: fn(&k8s_openapi::api::core::v1::PodSpec) -> Option<String>| {
+        pod.spec.as_ref().and_then(f).unwrap_or_default()
+    };
     Ok(match path {
         "metadata.name" => spec::name(pod).to_owned(),
         "metadata.namespace" => spec::namespace(pod).to_owned(),
@@ -54,7 +56,8 @@ pub fn field(pod: &Pod, place: &Place, selector: &ObjectFieldSelector) -> Result
 pub fn resource(pod: &Pod, place: &Place, container: &str, selector: &ResourceFieldSelector) -> Result<String, String> {
     let name = selector.container_name.as_deref().filter(|n| !n.is_empty()).unwrap_or(container);
     let container = spec::container(pod, name).ok_or_else(|| format!("container {name} not found"))?;
-    let (list, resource) = selector.resource.split_once('.').ok_or_else(|| format!("unsupported resource: {}", selector.resource))?;
+    let (list, resource) =
+        selector.resource.split_once('.').ok_or_else(|| format!("unsupported resource: {}", selector.resource))?;
     let resources = container.resources.as_ref();
     let values = match list {
         "limits" => resources.and_then(|r| r.limits.as_ref()),
@@ -104,12 +107,19 @@ mod tests {
     }
 
     fn place() -> Place {
-        Place { pod_address: "10.64.0.2".into(), host_address: "127.0.1.1".into(), node_cpu_millis: 2_000, node_memory_bytes: 1 << 30 }
+        Place {
+            pod_address: "10.64.0.2".into(),
+            host_address: "127.0.1.1".into(),
+            node_cpu_millis: 2_000,
+            node_memory_bytes: 1 << 30,
+        }
     }
 
     #[test]
     fn a_pod_reads_its_own_fields() {
-        let of = |path: &str| field(&pod(), &place(), &ObjectFieldSelector { field_path: path.into(), ..Default::default() });
+        let of = |path: &str| {
+            field(&pod(), &place(), &ObjectFieldSelector { field_path: path.into(), ..Default::default() })
+        };
         assert_eq!(of("metadata.labels['app']"), Ok("web".into()));
         assert_eq!(of("metadata.labels"), Ok("app=\"web\"\ntier=\"front\"".into()));
         assert_eq!(of("metadata.annotations['none']"), Ok(String::new()));
@@ -123,8 +133,16 @@ mod tests {
             let divisor = divisor.map(|d| k8s_openapi::apimachinery::pkg::api::resource::Quantity(d.into()));
             resource_of(resource, divisor)
         };
-        fn resource_of(name: &str, divisor: Option<k8s_openapi::apimachinery::pkg::api::resource::Quantity>) -> Result<String, String> {
-            resource(&pod(), &place(), "c", &ResourceFieldSelector { resource: name.into(), divisor, container_name: None })
+        fn resource_of(
+            name: &str,
+            divisor: Option<k8s_openapi::apimachinery::pkg::api::resource::Quantity>,
+        ) -> Result<String, String> {
+            resource(
+                &pod(),
+                &place(),
+                "c",
+                &ResourceFieldSelector { resource: name.into(), divisor, container_name: None },
+            )
         }
         assert_eq!(of("limits.cpu", None), Ok("1".into()));
         assert_eq!(of("limits.cpu", Some("1m")), Ok("250".into()));

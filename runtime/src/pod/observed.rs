@@ -347,7 +347,10 @@ impl Observed {
                 self.with(&container, |c| c.state = State::Misconfigured { message, at: now });
             }
             Happening::Ended { container, id, exit_code, reason, message } => {
-                self.note_ended(&container, Termination { exit_code, reason, message, started_at: None, finished_at: now, id });
+                self.note_ended(
+                    &container,
+                    Termination { exit_code, reason, message, started_at: None, finished_at: now, id },
+                );
             }
             Happening::Probed { container, id, kind, result } => self.with_running(&container, |r| {
                 if r.id == id {
@@ -360,11 +363,21 @@ impl Observed {
     }
 
     fn note_started(&mut self, pod: &Pod, container: &str, id: String, now: Timestamp) {
-        let has = |probe: fn(&k8s_openapi::api::core::v1::Container) -> bool| spec::container(pod, container).is_some_and(probe);
+        let has = |probe: fn(&k8s_openapi::api::core::v1::Container) -> bool| {
+            spec::container(pod, container).is_some_and(probe)
+        };
         let is_started = !has(|c| c.startup_probe.is_some());
         let is_ready = is_started && !has(|c| c.readiness_probe.is_some());
         self.with(container, |c| {
-            c.state = State::Running(Running { id, since: now, is_started, is_ready, unhealthy: None, kill_at: None, is_killed: false });
+            c.state = State::Running(Running {
+                id,
+                since: now,
+                is_started,
+                is_ready,
+                unhealthy: None,
+                kill_at: None,
+                is_killed: false,
+            });
         });
     }
 

@@ -24,7 +24,9 @@ pub struct Timing {
 impl Timing {
     /// Reads the fields.
     pub fn of(probe: &Probe) -> Timing {
-        let seconds = |value: Option<i32>, default: i32| Duration::from_secs(u64::try_from(value.unwrap_or(default)).unwrap_or(0));
+        let seconds = |value: Option<i32>, default: i32| {
+            Duration::from_secs(u64::try_from(value.unwrap_or(default)).unwrap_or(0))
+        };
         let count = |value: Option<i32>, default: i32| u32::try_from(value.unwrap_or(default)).unwrap_or(1).max(1);
         Timing {
             initial_delay: seconds(probe.initial_delay_seconds, 0),

@@ -86,18 +86,27 @@ impl Life {
             self.pending.push(action);
         }
         let again: Vec<PodAction> = pod_actions(&self.pod, &self.observed, self.now);
-        let more = again.into_iter().filter(|a| *a != PodAction::Finish && !matches!(self.pending.last(), Some(PodAction::Doom(_))));
+        let more = again
+            .into_iter()
+            .filter(|a| *a != PodAction::Finish && !matches!(self.pending.last(), Some(PodAction::Doom(_))));
         assert_eq!(more.collect::<Vec<_>>(), [], "after its own actions there is nothing to do");
     }
 
     fn check(&self, action: &PodAction) {
         match action {
             PodAction::Start { container } => {
-                assert!(!spec::is_deleted(&self.pod) && self.observed.doom.is_none(), "nothing starts in a pod that goes");
+                assert!(
+                    !spec::is_deleted(&self.pod) && self.observed.doom.is_none(),
+                    "nothing starts in a pod that goes"
+                );
                 assert!(!has_ended(&self.pod, &self.observed), "a finished pod stays finished");
                 let index = spec::init_containers(&self.pod).iter().position(|c| &c.name == container);
-                for before in spec::init_containers(&self.pod).iter().take(index.unwrap_or(0)).filter(|c| !spec::is_sidecar(c)) {
-                    assert!(matches!(self.observed.containers[&before.name].state, State::Ended(ref end) if end.exit_code == 0));
+                for before in
+                    spec::init_containers(&self.pod).iter().take(index.unwrap_or(0)).filter(|c| !spec::is_sidecar(c))
+                {
+                    assert!(
+                        matches!(self.observed.containers[&before.name].state, State::Ended(ref end) if end.exit_code == 0)
+                    );
                 }
                 if let State::Ended(end) = &self.observed.containers[container].state {
                     let definition = spec::container(&self.pod, container).expect("container");
@@ -121,8 +130,12 @@ impl Life {
         match self.pending.remove(0) {
             PodAction::Mount if succeed => self.note(Happening::Mounted),
             PodAction::Mount => self.note(Happening::MountFailed(failed())),
-            PodAction::Pull { container } if succeed => self.note(Happening::Pulled { container, image_id: "hello@sha256:1".into() }),
-            PodAction::Pull { container } => self.note(Happening::PullFailed { container, reason: "ErrImagePull".into(), message: failed() }),
+            PodAction::Pull { container } if succeed => {
+                self.note(Happening::Pulled { container, image_id: "hello@sha256:1".into() })
+            }
+            PodAction::Pull { container } => {
+                self.note(Happening::PullFailed { container, reason: "ErrImagePull".into(), message: failed() })
+            }
             PodAction::Start { container } if succeed => {
                 self.runs += 1;
                 self.note(Happening::Started { container, id: self.runs.to_string() });
@@ -161,7 +174,9 @@ impl Life {
                 self.end(&names[index % names.len()].clone(), *code);
             }
             Step::Unhealthy(index) => self.probe(*index, ProbeKind::Liveness, Err("no".into())),
-            Step::Ready(index, ready) => self.probe(*index, ProbeKind::Readiness, if *ready { Ok(()) } else { Err("no".into()) }),
+            Step::Ready(index, ready) => {
+                self.probe(*index, ProbeKind::Readiness, if *ready { Ok(()) } else { Err("no".into()) })
+            }
             Step::Wait(seconds) => self.now += SignedDuration::from_secs(*seconds),
             Step::Wake => self.now = next_wake(&self.pod, &self.observed, self.now).unwrap_or(self.now),
             Step::Delete => self.pod.metadata.deletion_timestamp = Some(Time(self.now)),
@@ -178,7 +193,11 @@ impl Life {
         let condition = |name: &str| conditions.iter().find(|c| c.type_ == name).map(|c| c.status.clone());
         let statuses = status.container_statuses.clone().unwrap_or_default();
         let all_ready = statuses.iter().all(|s| s.ready);
-        let sidecars_ready = status.init_container_statuses.iter().flatten().all(|s| s.ready || !spec::container(&self.pod, &s.name).is_some_and(spec::is_sidecar));
+        let sidecars_ready = status
+            .init_container_statuses
+            .iter()
+            .flatten()
+            .all(|s| s.ready || !spec::container(&self.pod, &s.name).is_some_and(spec::is_sidecar));
         assert_eq!(condition("Ready"), condition("ContainersReady"));
         if condition("Ready").as_deref() == Some("True") {
             assert!(all_ready && sidecars_ready && status.phase.as_deref() == Some("Running"), "{status:?}");
@@ -189,7 +208,11 @@ impl Life {
             assert_eq!(kinds.into_iter().filter(|k| *k).count(), 1, "a container is in one state");
         }
         if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) && self.observed.doom.is_none() {
-            assert!(self.observed.is_quiet() || self.pending.iter().any(|a| matches!(a, PodAction::Start { .. } | PodAction::Stop { .. })) || init_failed(self));
+            assert!(
+                self.observed.is_quiet()
+                    || self.pending.iter().any(|a| matches!(a, PodAction::Start { .. } | PodAction::Stop { .. }))
+                    || init_failed(self)
+            );
         }
         self.pod.status = Some(status.clone());
         let later = pod_status(&self.pod, &self.observed, HOST, self.now + SignedDuration::from_secs(5));
@@ -199,7 +222,9 @@ impl Life {
 
 /// An init container that failed for good while a sidecar still runs.
 fn init_failed(life: &Life) -> bool {
-    spec::init_containers(&life.pod).iter().any(|c| matches!(&life.observed.containers[&c.name].state, State::Ended(end) if end.exit_code != 0))
+    spec::init_containers(&life.pod)
+        .iter()
+        .any(|c| matches!(&life.observed.containers[&c.name].state, State::Ended(end) if end.exit_code != 0))
         || life.observed.containers.values().any(|c| matches!(c.state, State::Running(_)))
 }
 

@@ -4,7 +4,11 @@ use k8s_openapi::api::core::v1::Service;
 
 /// The variables of the Services that a pod of `namespace` sees: its own namespace's and `default/kubernetes`; without
 /// `links` only the latter.
-pub fn service_environment<'a>(services: impl IntoIterator<Item = &'a Service>, namespace: &str, links: bool) -> Vec<(String, String)> {
+pub fn service_environment<'a>(
+    services: impl IntoIterator<Item = &'a Service>,
+    namespace: &str,
+    links: bool,
+) -> Vec<(String, String)> {
     let mut seen: Vec<&Service> = services.into_iter().filter(|s| is_seen(s, namespace, links)).collect();
     seen.sort_by_key(|s| (s.metadata.namespace.clone(), s.metadata.name.clone()));
     seen.into_iter().flat_map(of_service).collect()
@@ -61,7 +65,11 @@ mod tests {
 
     #[test]
     fn a_service_gives_the_variables_that_programs_read() {
-        let variables = service_environment(&[service("shop", "my-cart", "10.96.0.3"), service("shop", "headless", "None")], "shop", true);
+        let variables = service_environment(
+            &[service("shop", "my-cart", "10.96.0.3"), service("shop", "headless", "None")],
+            "shop",
+            true,
+        );
         let expected = [
             ("MY_CART_SERVICE_HOST", "10.96.0.3"),
             ("MY_CART_SERVICE_PORT", "80"),
@@ -77,8 +85,13 @@ mod tests {
 
     #[test]
     fn without_links_only_the_api_is_told() {
-        let services = [service("shop", "cart", "10.96.0.3"), service("default", "kubernetes", "10.96.0.1"), service("other", "x", "10.96.0.4")];
-        let names: Vec<String> = service_environment(&services, "shop", false).into_iter().map(|(name, _)| name).collect();
+        let services = [
+            service("shop", "cart", "10.96.0.3"),
+            service("default", "kubernetes", "10.96.0.1"),
+            service("other", "x", "10.96.0.4"),
+        ];
+        let names: Vec<String> =
+            service_environment(&services, "shop", false).into_iter().map(|(name, _)| name).collect();
         assert!(names.iter().all(|name| name.starts_with("KUBERNETES_")) && !names.is_empty());
         assert!(!service_environment(&services, "shop", true).iter().any(|(name, _)| name.starts_with("X_")));
     }

@@ -5,8 +5,8 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP, Pod,
-    PodCondition, PodIP, PodStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    HostIP, Pod, PodCondition, PodIP, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -28,8 +28,10 @@ enum Phase {
 /// The status to report. `host_address` is the node's.
 pub fn pod_status(pod: &Pod, observed: &Observed, host_address: &str, now: Timestamp) -> PodStatus {
     let phase = phase(pod, observed);
-    let statuses: Vec<ContainerStatus> = spec::containers(pod).iter().map(|c| container_status(pod, observed, c)).collect();
-    let init_statuses: Vec<ContainerStatus> = spec::init_containers(pod).iter().map(|c| container_status(pod, observed, c)).collect();
+    let statuses: Vec<ContainerStatus> =
+        spec::containers(pod).iter().map(|c| container_status(pod, observed, c)).collect();
+    let init_statuses: Vec<ContainerStatus> =
+        spec::init_containers(pod).iter().map(|c| container_status(pod, observed, c)).collect();
     let failure = observed.refusal.as_ref().or(observed.doom.as_ref());
     let address = observed.address.map(|a| a.to_string()).filter(|_| observed.refusal.is_none());
     let conditions = conditions(pod, observed, phase, &statuses, &init_statuses, now);
@@ -151,7 +153,12 @@ fn container_id(seen: &ContainerObserved) -> Option<String> {
 }
 
 /// The state to show, and the run before it.
-fn states<'a>(pod: &Pod, observed: &Observed, container: &Container, seen: &'a ContainerObserved) -> (ContainerState, Option<&'a Termination>) {
+fn states<'a>(
+    pod: &Pod,
+    observed: &Observed,
+    container: &Container,
+    seen: &'a ContainerObserved,
+) -> (ContainerState, Option<&'a Termination>) {
     match &seen.state {
         State::Running(running) => {
             let running = ContainerStateRunning { started_at: Some(Time(running.since)) };
@@ -160,9 +167,15 @@ fn states<'a>(pod: &Pod, observed: &Observed, container: &Container, seen: &'a C
         State::Ended(end) if will_restart(pod, observed, container, end) => {
             (waiting(restart_reason(container, seen)), Some(end))
         }
-        State::Ended(end) => (ContainerState { terminated: Some(terminated(end)), ..ContainerState::default() }, seen.last.as_ref()),
-        State::Misconfigured { message, .. } => (waiting(("CreateContainerConfigError", Some(message.clone()))), seen.last.as_ref()),
-        State::Waiting | State::Starting => (waiting(waiting_reason(pod, observed, container, seen)), seen.last.as_ref()),
+        State::Ended(end) => {
+            (ContainerState { terminated: Some(terminated(end)), ..ContainerState::default() }, seen.last.as_ref())
+        }
+        State::Misconfigured { message, .. } => {
+            (waiting(("CreateContainerConfigError", Some(message.clone()))), seen.last.as_ref())
+        }
+        State::Waiting | State::Starting => {
+            (waiting(waiting_reason(pod, observed, container, seen)), seen.last.as_ref())
+        }
     }
 }
 
@@ -182,7 +195,12 @@ fn restart_reason(container: &Container, seen: &ContainerObserved) -> (&'static 
     ("CrashLoopBackOff", Some(format!("back-off {}s restarting failed container={}", delay.as_secs(), container.name)))
 }
 
-fn waiting_reason(pod: &Pod, observed: &Observed, container: &Container, seen: &ContainerObserved) -> (&'static str, Option<String>) {
+fn waiting_reason(
+    pod: &Pod,
+    observed: &Observed,
+    container: &Container,
+    seen: &ContainerObserved,
+) -> (&'static str, Option<String>) {
     if let Image::Failed { .. } = &seen.image {
         return image_reason(container, seen);
     }
@@ -202,7 +220,9 @@ fn image_reason(container: &Container, seen: &ContainerObserved) -> (&'static st
     match reason.as_str() {
         "InvalidImageName" => ("InvalidImageName", Some(message.clone())),
         "ErrImageNeverPull" => ("ErrImageNeverPull", Some(message.clone())),
-        _ if *failures > 1 => ("ImagePullBackOff", Some(format!("Back-off pulling image {image:?}: ErrImagePull: {message}"))),
+        _ if *failures > 1 => {
+            ("ImagePullBackOff", Some(format!("Back-off pulling image {image:?}: ErrImagePull: {message}")))
+        }
         _ => ("ErrImagePull", Some(message.clone())),
     }
 }
@@ -245,7 +265,10 @@ fn conditions(
     init_statuses: &[ContainerStatus],
     now: Timestamp,
 ) -> Vec<PodCondition> {
-    let sandbox = matches!(observed.volumes, Volumes::Mounted) && observed.refusal.is_none() && phase != Phase::Succeeded && phase != Phase::Failed;
+    let sandbox = matches!(observed.volumes, Volumes::Mounted)
+        && observed.refusal.is_none()
+        && phase != Phase::Succeeded
+        && phase != Phase::Failed;
     let names = |unready: Vec<&str>| unready.join(" ");
     let uninitialized: Vec<&str> =
         spec::init_containers(pod).iter().filter(|c| !init_passed(observed, c)).map(|c| c.name.as_str()).collect();
@@ -254,9 +277,13 @@ fn conditions(
     let initialized = if uninitialized.is_empty() || phase == Phase::Succeeded {
         Verdict::yes()
     } else {
-        Verdict::no("ContainersNotInitialized", format!("containers with incomplete status: [{}]", names(uninitialized)))
+        Verdict::no(
+            "ContainersNotInitialized",
+            format!("containers with incomplete status: [{}]", names(uninitialized)),
+        )
     };
-    let initialized = if phase == Phase::Succeeded { Verdict { reason: Some("PodCompleted"), ..initialized } } else { initialized };
+    let initialized =
+        if phase == Phase::Succeeded { Verdict { reason: Some("PodCompleted"), ..initialized } } else { initialized };
     let containers_ready = match phase {
         Phase::Succeeded => Verdict::no("PodCompleted", String::new()),
         Phase::Failed => Verdict::no("PodFailed", String::new()),
@@ -264,7 +291,10 @@ fn conditions(
         _ => Verdict::no("ContainersNotReady", format!("containers with unready status: [{}]", names(unready))),
     };
     let ready = match missing_gate(pod) {
-        Some(gate) if containers_ready.is_true => Verdict::no("ReadinessGatesNotReady", format!("corresponding condition of pod readiness gate {gate:?} does not exist.")),
+        Some(gate) if containers_ready.is_true => Verdict::no(
+            "ReadinessGatesNotReady",
+            format!("corresponding condition of pod readiness gate {gate:?} does not exist."),
+        ),
         _ => containers_ready.clone(),
     };
     [

@@ -8,7 +8,8 @@ use super::observed::Refusal;
 pub const REASON: &str = "UnsupportedPodSpec";
 
 /// The runtime classes that all mean our engine.
-const RUNTIME_CLASSES: [&str; 8] = ["wasm", "wasmtime", "wasmedge", "wasmer", "wamr", "spin", "wasmtime-spin", "wasmtime-spin-v2"];
+const RUNTIME_CLASSES: [&str; 8] =
+    ["wasm", "wasmtime", "wasmedge", "wasmer", "wamr", "spin", "wasmtime-spin", "wasmtime-spin-v2"];
 
 /// Why the pod cannot be run, with the path of the field; `None` if it can.
 pub fn refusal(pod: &Pod) -> Option<Refusal> {
@@ -27,7 +28,10 @@ fn unsupported(spec: &PodSpec) -> Option<Unsupported> {
 }
 
 fn numbered<T>(list: &str, items: &[T], check: fn(&T) -> Option<Unsupported>) -> Option<Unsupported> {
-    items.iter().enumerate().find_map(|(index, item)| check(item).map(|(path, why)| (format!("{list}[{index}].{path}"), why)))
+    items
+        .iter()
+        .enumerate()
+        .find_map(|(index, item)| check(item).map(|(path, why)| (format!("{list}[{index}].{path}"), why)))
 }
 
 fn of_pod(spec: &PodSpec) -> Option<Unsupported> {
@@ -50,12 +54,17 @@ fn of_pod(spec: &PodSpec) -> Option<Unsupported> {
 fn of_volume(volume: &Volume) -> Option<Unsupported> {
     if let Some(projected) = &volume.projected {
         let sources = projected.sources.as_deref().unwrap_or_default();
-        let plain = |s: &k8s_openapi::api::core::v1::VolumeProjection| s.config_map.is_some() || s.secret.is_some() || s.downward_api.is_some();
+        let plain = |s: &k8s_openapi::api::core::v1::VolumeProjection| {
+            s.config_map.is_some() || s.secret.is_some() || s.downward_api.is_some()
+        };
         let index = sources.iter().position(|s| !plain(s))?;
         let field = if sources[index].service_account_token.is_some() { ".serviceAccountToken" } else { "" };
         return Some((format!("projected.sources[{index}]{field}"), "this kind of source is not supported"));
     }
-    let known = volume.empty_dir.is_some() || volume.config_map.is_some() || volume.secret.is_some() || volume.downward_api.is_some();
+    let known = volume.empty_dir.is_some()
+        || volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.downward_api.is_some();
     if known {
         return None;
     }
@@ -97,9 +106,13 @@ fn of_container(container: &Container) -> Option<Unsupported> {
     }
     let ports = container.ports.as_deref().unwrap_or_default();
     if let Some(index) = ports.iter().position(|p| p.host_port.is_some_and(|port| port != 0)) {
-        return Some((format!("ports[{index}].hostPort"), "not supported; a NodePort service reaches the pod from outside"));
+        return Some((
+            format!("ports[{index}].hostPort"),
+            "not supported; a NodePort service reaches the pod from outside",
+        ));
     }
-    let probe = |name: &str, probe: Option<&Probe>| probe.and_then(of_probe).map(|(path, why)| (format!("{name}.{path}"), why));
+    let probe =
+        |name: &str, probe: Option<&Probe>| probe.and_then(of_probe).map(|(path, why)| (format!("{name}.{path}"), why));
     probe("livenessProbe", container.liveness_probe.as_ref())
         .or_else(|| probe("readinessProbe", container.readiness_probe.as_ref()))
         .or_else(|| probe("startupProbe", container.startup_probe.as_ref()))
@@ -114,7 +127,9 @@ fn of_probe(probe: &Probe) -> Option<Unsupported> {
 }
 
 fn of_lifecycle(lifecycle: &Lifecycle) -> Option<Unsupported> {
-    let only_sleep = |handler: &LifecycleHandler| handler.exec.is_none() && handler.http_get.is_none() && handler.tcp_socket.is_none();
+    let only_sleep = |handler: &LifecycleHandler| {
+        handler.exec.is_none() && handler.http_get.is_none() && handler.tcp_socket.is_none()
+    };
     if lifecycle.post_start.is_some() {
         return Some(("lifecycle.postStart".to_owned(), "not supported"));
     }
@@ -141,12 +156,24 @@ mod tests {
         for (spec, path) in [
             (json!({"hostNetwork": true, "containers": []}), "spec.hostNetwork"),
             (json!({"runtimeClassName": "gvisor", "containers": []}), "spec.runtimeClassName"),
-            (json!({"containers": [], "volumes": [{"name": "a", "emptyDir": {}}, {"name": "v", "hostPath": {"path": "/"}}]}), "spec.volumes[1].hostPath"),
-            (json!({"containers": [], "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}), "spec.volumes[0].persistentVolumeClaim"),
+            (
+                json!({"containers": [], "volumes": [{"name": "a", "emptyDir": {}}, {"name": "v", "hostPath": {"path": "/"}}]}),
+                "spec.volumes[1].hostPath",
+            ),
+            (
+                json!({"containers": [], "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}),
+                "spec.volumes[0].persistentVolumeClaim",
+            ),
             (with(json!({"securityContext": {"privileged": true}})), "spec.containers[0].securityContext.privileged"),
             (with(json!({"livenessProbe": {"exec": {"command": ["x"]}}})), "spec.containers[0].livenessProbe.exec"),
-            (with(json!({"volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "x"}]})), "spec.containers[0].volumeMounts[0].subPath"),
-            (with(json!({"lifecycle": {"preStop": {"exec": {"command": ["x"]}}}})), "spec.containers[0].lifecycle.preStop"),
+            (
+                with(json!({"volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "x"}]})),
+                "spec.containers[0].volumeMounts[0].subPath",
+            ),
+            (
+                with(json!({"lifecycle": {"preStop": {"exec": {"command": ["x"]}}}})),
+                "spec.containers[0].lifecycle.preStop",
+            ),
         ] {
             assert_eq!(refused(&spec).as_deref(), Some(path), "{spec}");
         }

@@ -36,14 +36,32 @@ pub struct File {
 pub fn contents(pod: &Pod, volume: &Volume, sources: &Sources, place: &Place) -> Result<Contents, String> {
     let mut files = BTreeMap::new();
     if let Some(map) = &volume.config_map {
-        let of = Of { kind: SourceKind::ConfigMap, name: &map.name, items: map.items.as_deref(), optional: map.optional, mode: mode(map.default_mode) };
+        let of = Of {
+            kind: SourceKind::ConfigMap,
+            name: &map.name,
+            items: map.items.as_deref(),
+            optional: map.optional,
+            mode: mode(map.default_mode),
+        };
         of.add(sources, &mut files)?;
     } else if let Some(secret) = &volume.secret {
         let name = secret.secret_name.as_deref().unwrap_or_default();
-        let of = Of { kind: SourceKind::Secret, name, items: secret.items.as_deref(), optional: secret.optional, mode: mode(secret.default_mode) };
+        let of = Of {
+            kind: SourceKind::Secret,
+            name,
+            items: secret.items.as_deref(),
+            optional: secret.optional,
+            mode: mode(secret.default_mode),
+        };
         of.add(sources, &mut files)?;
     } else if let Some(downward) = &volume.downward_api {
-        add_downward(pod, place, downward.items.as_deref().unwrap_or_default(), mode(downward.default_mode), &mut files)?;
+        add_downward(
+            pod,
+            place,
+            downward.items.as_deref().unwrap_or_default(),
+            mode(downward.default_mode),
+            &mut files,
+        )?;
     } else if let Some(projected) = &volume.projected {
         for source in projected.sources.iter().flatten() {
             add_projection(pod, source, sources, place, mode(projected.default_mode), &mut files)?;
@@ -74,7 +92,9 @@ impl Of<'_> {
             return if optional { Ok(()) } else { Err(not_found(self.kind, self.name)) };
         };
         let Some(items) = self.items.filter(|items| !items.is_empty()) else {
-            files.extend(contents.iter().map(|(key, bytes)| (key.clone(), File { bytes: bytes.clone(), mode: self.mode })));
+            files.extend(
+                contents.iter().map(|(key, bytes)| (key.clone(), File { bytes: bytes.clone(), mode: self.mode })),
+            );
             return Ok(());
         };
         for item in items {
@@ -103,11 +123,23 @@ fn add_projection(
     files: &mut BTreeMap<String, File>,
 ) -> Result<(), String> {
     if let Some(map) = &source.config_map {
-        let of = Of { kind: SourceKind::ConfigMap, name: &map.name, items: map.items.as_deref(), optional: map.optional, mode };
+        let of = Of {
+            kind: SourceKind::ConfigMap,
+            name: &map.name,
+            items: map.items.as_deref(),
+            optional: map.optional,
+            mode,
+        };
         of.add(sources, files)?;
     }
     if let Some(secret) = &source.secret {
-        let of = Of { kind: SourceKind::Secret, name: &secret.name, items: secret.items.as_deref(), optional: secret.optional, mode };
+        let of = Of {
+            kind: SourceKind::Secret,
+            name: &secret.name,
+            items: secret.items.as_deref(),
+            optional: secret.optional,
+            mode,
+        };
         of.add(sources, files)?;
     }
     if let Some(downward) = &source.downward_api {
@@ -126,7 +158,9 @@ fn add_downward(
     for item in items {
         let text = match (&item.field_ref, &item.resource_field_ref) {
             (Some(selector), _) => fields::field(pod, place, selector)?,
-            (None, Some(selector)) => fields::resource(pod, place, selector.container_name.as_deref().unwrap_or_default(), selector)?,
+            (None, Some(selector)) => {
+                fields::resource(pod, place, selector.container_name.as_deref().unwrap_or_default(), selector)?
+            }
             (None, None) => String::new(),
         };
         let mode = item.mode.map_or(default_mode, |m| mode(Some(m)));
@@ -137,7 +171,9 @@ fn add_downward(
 
 /// The path, if it stays inside the volume.
 fn inside(path: &str) -> Result<String, String> {
-    let is_bad = path.is_empty() || path.starts_with('/') || path.split('/').any(|part| part.is_empty() || part == "." || part.starts_with(".."));
+    let is_bad = path.is_empty()
+        || path.starts_with('/')
+        || path.split('/').any(|part| part.is_empty() || part == "." || part.starts_with(".."));
     if is_bad { Err(format!("path {path:?} must be relative and stay inside the volume")) } else { Ok(path.to_owned()) }
 }
 
@@ -178,8 +214,13 @@ mod tests {
     fn what_is_missing_fails_unless_it_is_optional() {
         assert_eq!(of(json!({"name": "v", "configMap": {"name": "no"}})), Err("configmap \"no\" not found".to_owned()));
         assert_eq!(of(json!({"name": "v", "configMap": {"name": "no", "optional": true}})), Ok(BTreeMap::new()));
-        assert!(of(json!({"name": "v", "secret": {"secretName": "keys", "items": [{"key": "z", "path": "z"}]}})).is_err());
-        assert!(of(json!({"name": "v", "secret": {"secretName": "keys", "items": [{"key": "a", "path": "../z"}]}})).is_err());
+        assert!(
+            of(json!({"name": "v", "secret": {"secretName": "keys", "items": [{"key": "z", "path": "z"}]}})).is_err()
+        );
+        assert!(
+            of(json!({"name": "v", "secret": {"secretName": "keys", "items": [{"key": "a", "path": "../z"}]}}))
+                .is_err()
+        );
     }
 
     #[test]

@@ -307,7 +307,10 @@ fn scalar(kind: Kind, value: Value) -> Result<Value, Refused> {
             Err(error) => Err(Refused::Text(format!("illegal base64 data at input byte {}", position(&error)))),
         },
         (Kind::Time | Kind::MicroTime, Value::String(text)) => match text.parse::<jiff::Timestamp>() {
-            Ok(time) => Ok(if kind == Kind::Time { crate::protobuf::time(time) } else { crate::protobuf::micro_time(time) }.into()),
+            Ok(time) => {
+                Ok(if kind == Kind::Time { crate::protobuf::time(time) } else { crate::protobuf::micro_time(time) }
+                    .into())
+            }
             Err(_) => Err(Refused::Text(format!(
                 "parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as \"2006\""
             ))),
@@ -318,7 +321,9 @@ fn scalar(kind: Kind, value: Value) -> Result<Value, Refused> {
 }
 
 fn whole(number: &serde_json::Number, least: i64, most: i64, name: &str) -> Result<Value, Refused> {
-    match number.as_i64().or_else(|| number.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 9e15).map(|number| number as i64)) {
+    match number.as_i64().or_else(|| {
+        number.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 9e15).map(|number| number as i64)
+    }) {
         Some(whole) if (least..=most).contains(&whole) => Ok(whole.into()),
         _ => Err(Refused::Text(format!("json: cannot unmarshal number {number} into Go value of type {name}"))),
     }

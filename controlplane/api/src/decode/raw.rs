@@ -45,7 +45,9 @@ impl From<Value> for Raw {
     fn from(value: Value) -> Self {
         match value {
             Value::Array(items) => Self::List(items.into_iter().map(Self::from).collect()),
-            Value::Object(members) => Self::Members(members.into_iter().map(|(name, value)| (name, value.into())).collect()),
+            Value::Object(members) => {
+                Self::Members(members.into_iter().map(|(name, value)| (name, value.into())).collect())
+            }
             scalar => Self::Scalar(scalar),
         }
     }

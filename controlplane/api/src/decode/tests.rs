@@ -29,7 +29,10 @@ fn unknown_and_repeated_fields_are_named_in_the_order_of_the_body() {
     );
     assert_eq!(decoded.unknown, ["spec.unknownField", "spec.template.spec.containers[0].imagee"]);
     assert_eq!(decoded.duplicate, ["metadata.name", "spec.replicas"]);
-    assert_eq!(decoded.value["spec"], json!({ "replicas": 2, "template": { "spec": { "containers": [{ "name": "c" }] } } }));
+    assert_eq!(
+        decoded.value["spec"],
+        json!({ "replicas": 2, "template": { "spec": { "containers": [{ "name": "c" }] } } })
+    );
     assert_eq!((decoded.api_version.as_str(), decoded.kind.as_str()), ("apps/v1", "Deployment"));
 }
 
@@ -77,14 +80,16 @@ fn yaml_is_read_like_json() {
     let decoded = decode_body("application/yaml; charset=utf-8", yaml.as_bytes(), None).unwrap();
     assert_eq!(decoded.strict, [r#"duplicate field "spec.replicas""#, r#"unknown field "spec.nonsense""#]);
     assert_eq!(decoded.value["spec"], json!({ "replicas": 2 }));
-    let text = decode_body("application/yaml", b"kind: ConfigMap\napiVersion: v1\ndata:\n  a: \"yes\"\n", None).unwrap();
+    let text =
+        decode_body("application/yaml", b"kind: ConfigMap\napiVersion: v1\ndata:\n  a: \"yes\"\n", None).unwrap();
     assert_eq!(text.value["data"], json!({ "a": "yes" }));
     assert!(matches!(decode_body("application/yaml", b"a: [", None), Err(DecodeError::Malformed(_))));
 }
 
 #[test]
 fn an_unknown_kind_is_taken_as_it_is() {
-    let decoded = decode_body("", br#"{"apiVersion": "x/v1", "kind": "Y", "spec": {"z": [null]}, "spec": 1}"#, None).unwrap();
+    let decoded =
+        decode_body("", br#"{"apiVersion": "x/v1", "kind": "Y", "spec": {"z": [null]}, "spec": 1}"#, None).unwrap();
     assert_eq!(decoded.value, json!({ "apiVersion": "x/v1", "kind": "Y", "spec": 1 }));
     assert_eq!(decoded.duplicate, ["spec"]);
 }

@@ -15,7 +15,9 @@ pub(super) const ROW: Resource = Resource {
     storage: "core/configmaps",
     columns: &[
         NAME,
-        number("Data", "How many keys it has.", |object, _| (members(object, "/data") + members(object, "/binaryData")).into()),
+        number("Data", "How many keys it has.", |object, _| {
+            (members(object, "/data") + members(object, "/binaryData")).into()
+        }),
         AGE,
     ],
     strategy: &ConfigMap,

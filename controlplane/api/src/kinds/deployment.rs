@@ -9,8 +9,13 @@ use crate::resource::{Resource, Strategy, Subresource, keep, keep_all_but_status
 use crate::table::cells::{AGE, NAME, column, containers, integer, number, selector, text, wide};
 use crate::validation::{FieldError, non_negative, one_of};
 
-pub(super) const SCALE: Subresource =
-    Subresource { name: "scale", group: "autoscaling", version: "v1", kind: "Scale", verbs: &["get", "patch", "update"] };
+pub(super) const SCALE: Subresource = Subresource {
+    name: "scale",
+    group: "autoscaling",
+    version: "v1",
+    kind: "Scale",
+    verbs: &["get", "patch", "update"],
+};
 
 pub(super) const ROW: Resource = Resource {
     group: "apps",
@@ -28,11 +33,19 @@ pub(super) const ROW: Resource = Resource {
         column("Ready", "How many pods are ready, of how many.", |object, _| {
             format!("{}/{}", integer(object, "/status/readyReplicas"), integer(object, "/spec/replicas")).into()
         }),
-        number("Up-to-date", "How many pods are of the present template.", |object, _| integer(object, "/status/updatedReplicas").into()),
-        number("Available", "How many pods have been ready for long enough.", |object, _| integer(object, "/status/availableReplicas").into()),
+        number("Up-to-date", "How many pods are of the present template.", |object, _| {
+            integer(object, "/status/updatedReplicas").into()
+        }),
+        number("Available", "How many pods have been ready for long enough.", |object, _| {
+            integer(object, "/status/availableReplicas").into()
+        }),
         AGE,
-        wide("Containers", "The names of the template's containers.", |object, _| containers(object, "/spec/template/spec/containers", "/name")),
-        wide("Images", "The images of the template's containers.", |object, _| containers(object, "/spec/template/spec/containers", "/image")),
+        wide("Containers", "The names of the template's containers.", |object, _| {
+            containers(object, "/spec/template/spec/containers", "/name")
+        }),
+        wide("Images", "The images of the template's containers.", |object, _| {
+            containers(object, "/spec/template/spec/containers", "/image")
+        }),
         wide("Selector", "Which pods are its.", |object, _| selector(object.pointer("/spec/selector"))),
     ],
     strategy: &Deployment,
@@ -76,9 +89,14 @@ impl Strategy for Deployment {
         non_negative(problems, "spec.revisionHistoryLimit", spec.get("revisionHistoryLimit"));
         non_negative(problems, "spec.progressDeadlineSeconds", spec.get("progressDeadlineSeconds"));
         one_of(problems, "spec.strategy.type", text(spec, "/strategy/type"), &["Recreate", "RollingUpdate"]);
-        let Some(rolling) = spec.pointer("/strategy/rollingUpdate").filter(|rolling| !rolling.is_null()) else { return };
+        let Some(rolling) = spec.pointer("/strategy/rollingUpdate").filter(|rolling| !rolling.is_null()) else {
+            return;
+        };
         if text(spec, "/strategy/type") == "Recreate" {
-            problems.push(FieldError::forbidden("spec.strategy.rollingUpdate", "may not be specified when strategy `type` is 'Recreate'"));
+            problems.push(FieldError::forbidden(
+                "spec.strategy.rollingUpdate",
+                "may not be specified when strategy `type` is 'Recreate'",
+            ));
             return;
         }
         for field in ["maxSurge", "maxUnavailable"] {
@@ -87,7 +105,11 @@ impl Strategy for Deployment {
         let nothing = |field: &str| matches!(rolling.get(field), Some(value) if value.as_i64() == Some(0) || value.as_str() == Some("0%"));
         if nothing("maxSurge") && nothing("maxUnavailable") {
             let field = "spec.strategy.rollingUpdate.maxUnavailable";
-            problems.push(FieldError::invalid(field, rolling["maxUnavailable"].clone(), "may not be 0 when `maxSurge` is 0"));
+            problems.push(FieldError::invalid(
+                field,
+                rolling["maxUnavailable"].clone(),
+                "may not be 0 when `maxSurge` is 0",
+            ));
         }
     }
 
@@ -107,7 +129,9 @@ pub(super) fn keep_labels(new: &mut Value, old: &Value) {
 fn share(problems: &mut Vec<FieldError>, field: &str, value: Option<&Value>) {
     match value {
         Some(Value::String(text)) => {
-            let good = text.strip_suffix('%').is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()));
+            let good = text
+                .strip_suffix('%')
+                .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()));
             if !good {
                 problems.push(FieldError::invalid(field, text.as_str(), "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"));
             }

@@ -33,13 +33,20 @@ const MOST_PORTS: usize = 100;
 fn ports(object: &Value) -> String {
     let numbers: Vec<String> = list(object, "/ports")
         .iter()
-        .map(|port| port.get("port").and_then(Value::as_i64).map_or_else(|| "*".to_owned(), |number| number.to_string()))
+        .map(|port| {
+            port.get("port").and_then(Value::as_i64).map_or_else(|| "*".to_owned(), |number| number.to_string())
+        })
         .collect();
     if numbers.is_empty() { "<unset>".to_owned() } else { first(&numbers, 3) }
 }
 
 fn endpoints(object: &Value) -> String {
-    let addresses: Vec<String> = list(object, "/endpoints").iter().flat_map(|endpoint| list(endpoint, "/addresses")).filter_map(Value::as_str).map(str::to_owned).collect();
+    let addresses: Vec<String> = list(object, "/endpoints")
+        .iter()
+        .flat_map(|endpoint| list(endpoint, "/addresses"))
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
     if addresses.is_empty() { "<unset>".to_owned() } else { first(&addresses, 3) }
 }
 
@@ -47,7 +54,9 @@ struct EndpointSlice;
 
 impl Strategy for EndpointSlice {
     fn default(&self, object: &mut Value) {
-        for port in object.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut) {
+        for port in
+            object.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut)
+        {
             port.entry("name").or_insert_with(|| "".into());
             port.entry("protocol").or_insert_with(|| "TCP".into());
         }
@@ -62,10 +71,18 @@ impl Strategy for EndpointSlice {
         for (index, endpoint) in endpoints.iter().enumerate() {
             let addresses = list(endpoint, "/addresses");
             if addresses.is_empty() {
-                problems.push(FieldError::required(format!("endpoints[{index}].addresses"), "must contain at least 1 address"));
+                problems.push(FieldError::required(
+                    format!("endpoints[{index}].addresses"),
+                    "must contain at least 1 address",
+                ));
             }
             for (at, address) in addresses.iter().filter_map(Value::as_str).enumerate() {
-                address_of(problems, &format!("endpoints[{index}].addresses[{at}]"), text(object, "/addressType"), address);
+                address_of(
+                    problems,
+                    &format!("endpoints[{index}].addresses[{at}]"),
+                    text(object, "/addressType"),
+                    address,
+                );
             }
         }
         for (index, item) in list(object, "/ports").iter().enumerate() {
@@ -81,8 +98,12 @@ impl Strategy for EndpointSlice {
 
 fn address_of(problems: &mut Vec<FieldError>, field: &str, kind: &str, address: &str) {
     match kind {
-        "IPv4" if address.parse::<std::net::Ipv4Addr>().is_err() => problems.push(FieldError::invalid(field, address, "must be an IPv4 address")),
-        "IPv6" if address.parse::<std::net::Ipv6Addr>().is_err() => problems.push(FieldError::invalid(field, address, "must be an IPv6 address")),
+        "IPv4" if address.parse::<std::net::Ipv4Addr>().is_err() => {
+            problems.push(FieldError::invalid(field, address, "must be an IPv4 address"))
+        }
+        "IPv6" if address.parse::<std::net::Ipv6Addr>().is_err() => {
+            problems.push(FieldError::invalid(field, address, "must be an IPv6 address"))
+        }
         "FQDN" => invalid(problems, field, address, names::dns_subdomain(address)),
         _ => {}
     }

@@ -39,7 +39,13 @@ struct Endpoints;
 impl Strategy for Endpoints {
     fn default(&self, object: &mut Value) {
         for subset in object.get_mut("subsets").and_then(Value::as_array_mut).into_iter().flatten() {
-            for port in subset.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut) {
+            for port in subset
+                .get_mut("ports")
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_object_mut)
+            {
                 port.entry("protocol").or_insert_with(|| "TCP".into());
             }
         }
@@ -53,7 +59,11 @@ impl Strategy for Endpoints {
             }
             for (at, address) in list(subset, "/addresses").iter().enumerate() {
                 if text(address, "/ip").parse::<std::net::IpAddr>().is_err() {
-                    problems.push(FieldError::invalid(format!("{path}.addresses[{at}].ip"), text(address, "/ip"), "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"));
+                    problems.push(FieldError::invalid(
+                        format!("{path}.addresses[{at}].ip"),
+                        text(address, "/ip"),
+                        "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+                    ));
                 }
             }
             for (at, item) in list(subset, "/ports").iter().enumerate() {

@@ -21,7 +21,8 @@ pub(super) const ROW: Resource = Resource {
     strategy: &Event,
     ..Resource::BASE
 };
-pub(super) const EVENTS_ROW: Resource = Resource { group: "events.k8s.io", schema: "io.k8s.api.events.v1.Event", ..ROW };
+pub(super) const EVENTS_ROW: Resource =
+    Resource { group: "events.k8s.io", schema: "io.k8s.api.events.v1.Event", ..ROW };
 
 const COLUMNS: &[Column] = &[
     column("Last Seen", "When it was last seen.", |event, now| last_seen(event, now).into()),
@@ -80,7 +81,11 @@ fn last_seen(event: &Value, now: Timestamp) -> String {
 }
 
 fn count(event: &Value) -> i64 {
-    [integer(event, "/series/count"), integer(event, "/count"), integer(event, "/deprecatedCount")].into_iter().max().unwrap_or(0).max(1)
+    [integer(event, "/series/count"), integer(event, "/count"), integer(event, "/deprecatedCount")]
+        .into_iter()
+        .max()
+        .unwrap_or(0)
+        .max(1)
 }
 
 const FIELDS: &[SelectableField] = &[
@@ -96,9 +101,18 @@ const FIELDS: &[SelectableField] = &[
     SelectableField { name: "regarding.name", value: |event| of(event, "name").to_owned() },
     SelectableField { name: "regarding.uid", value: |event| of(event, "uid").to_owned() },
     SelectableField { name: "reason", value: |event| text(event, "/reason").to_owned() },
-    SelectableField { name: "reportingComponent", value: |event| either(event, "/reportingComponent", "/reportingController").to_owned() },
-    SelectableField { name: "reportingController", value: |event| either(event, "/reportingComponent", "/reportingController").to_owned() },
-    SelectableField { name: "source", value: |event| either(event, "/source/component", "/reportingComponent").to_owned() },
+    SelectableField {
+        name: "reportingComponent",
+        value: |event| either(event, "/reportingComponent", "/reportingController").to_owned(),
+    },
+    SelectableField {
+        name: "reportingController",
+        value: |event| either(event, "/reportingComponent", "/reportingController").to_owned(),
+    },
+    SelectableField {
+        name: "source",
+        value: |event| either(event, "/source/component", "/reportingComponent").to_owned(),
+    },
     SelectableField { name: "type", value: |event| text(event, "/type").to_owned() },
 ];
 
@@ -108,7 +122,8 @@ impl Strategy for Event {
     fn check(&self, event: &Value, problems: &mut Vec<FieldError>) {
         let namespace = metadata::namespace(event).unwrap_or_default();
         let about = of(event, "namespace");
-        let fits = if about.is_empty() { matches!(namespace, "" | "default" | "kube-system") } else { about == namespace };
+        let fits =
+            if about.is_empty() { matches!(namespace, "" | "default" | "kube-system") } else { about == namespace };
         if !fits {
             problems.push(FieldError::invalid("involvedObject.namespace", about, "does not match event.namespace"));
         }

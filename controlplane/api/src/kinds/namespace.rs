@@ -21,8 +21,15 @@ pub(super) const ROW: Resource = Resource {
     ],
     schema: "io.k8s.api.core.v1.Namespace",
     storage: "core/namespaces",
-    columns: &[NAME, column("Status", "Whether it is active or on its way out.", |object, _| text(object, "/status/phase").into()), AGE],
-    selectable_fields: &[SelectableField { name: "status.phase", value: |object| text(object, "/status/phase").to_owned() }],
+    columns: &[
+        NAME,
+        column("Status", "Whether it is active or on its way out.", |object, _| text(object, "/status/phase").into()),
+        AGE,
+    ],
+    selectable_fields: &[SelectableField {
+        name: "status.phase",
+        value: |object| text(object, "/status/phase").to_owned(),
+    }],
     strategy: &Namespace,
     ..Resource::BASE
 };

@@ -68,7 +68,10 @@ fn roles(node: &Value) -> String {
 }
 
 fn address<'a>(node: &'a Value, kind: &str) -> &'a str {
-    list(node, "/status/addresses").iter().find(|address| text(address, "/type") == kind).map_or(NONE, |address| text(address, "/address"))
+    list(node, "/status/addresses")
+        .iter()
+        .find(|address| text(address, "/type") == kind)
+        .map_or(NONE, |address| text(address, "/address"))
 }
 
 fn info<'a>(node: &'a Value, field: &str) -> &'a str {
@@ -87,11 +90,23 @@ impl Strategy for Node {
     fn check(&self, node: &Value, problems: &mut Vec<FieldError>) {
         for (index, taint) in list(node, "/spec/taints").iter().enumerate() {
             let path = format!("spec.taints[{index}]");
-            crate::validation::invalid(problems, &format!("{path}.key"), text(taint, "/key"), names::qualified_name(text(taint, "/key")));
-            crate::validation::one_of(problems, &format!("{path}.effect"), text(taint, "/effect"), &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
+            crate::validation::invalid(
+                problems,
+                &format!("{path}.key"),
+                text(taint, "/key"),
+                names::qualified_name(text(taint, "/key")),
+            );
+            crate::validation::one_of(
+                problems,
+                &format!("{path}.effect"),
+                text(taint, "/effect"),
+                &["NoSchedule", "PreferNoSchedule", "NoExecute"],
+            );
         }
         for field in ["capacity", "allocatable"] {
-            for (name, value) in node.get("status").and_then(|status| status.get(field)).and_then(Value::as_object).into_iter().flatten() {
+            for (name, value) in
+                node.get("status").and_then(|status| status.get(field)).and_then(Value::as_object).into_iter().flatten()
+            {
                 quantity(problems, &format!("status.{field}.{name}"), value);
             }
         }
@@ -100,10 +115,16 @@ impl Strategy for Node {
     fn check_change(&self, new: &Value, old: &Value, problems: &mut Vec<FieldError>) {
         let of = |node: &Value| text(node, "/spec/podCIDR").to_owned();
         if !of(old).is_empty() && of(new) != of(old) {
-            problems.push(FieldError::forbidden("spec.podCIDRs", "node updates may not change podCIDR except from \"\" to valid"));
+            problems.push(FieldError::forbidden(
+                "spec.podCIDRs",
+                "node updates may not change podCIDR except from \"\" to valid",
+            ));
         }
         if !text(old, "/spec/providerID").is_empty() && text(new, "/spec/providerID") != text(old, "/spec/providerID") {
-            problems.push(FieldError::forbidden("spec.providerID", "node updates may not change providerID except from \"\" to valid"));
+            problems.push(FieldError::forbidden(
+                "spec.providerID",
+                "node updates may not change providerID except from \"\" to valid",
+            ));
         }
     }
 }

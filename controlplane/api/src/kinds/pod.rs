@@ -27,7 +27,10 @@ pub(super) const ROW: Resource = Resource {
         SelectableField { name: "spec.nodeName", value: |pod| text(pod, "/spec/nodeName").to_owned() },
         SelectableField { name: "spec.restartPolicy", value: |pod| text(pod, "/spec/restartPolicy").to_owned() },
         SelectableField { name: "spec.schedulerName", value: |pod| text(pod, "/spec/schedulerName").to_owned() },
-        SelectableField { name: "spec.serviceAccountName", value: |pod| text(pod, "/spec/serviceAccountName").to_owned() },
+        SelectableField {
+            name: "spec.serviceAccountName",
+            value: |pod| text(pod, "/spec/serviceAccountName").to_owned(),
+        },
         SelectableField {
             name: "spec.hostNetwork",
             value: |pod| pod.pointer("/spec/hostNetwork").and_then(Value::as_bool).unwrap_or(false).to_string(),
@@ -35,7 +38,10 @@ pub(super) const ROW: Resource = Resource {
         SelectableField { name: "status.phase", value: |pod| text(pod, "/status/phase").to_owned() },
         SelectableField { name: "status.podIP", value: |pod| text(pod, "/status/podIP").to_owned() },
         SelectableField { name: "status.podIPs", value: |pod| text(pod, "/status/podIP").to_owned() },
-        SelectableField { name: "status.nominatedNodeName", value: |pod| text(pod, "/status/nominatedNodeName").to_owned() },
+        SelectableField {
+            name: "status.nominatedNodeName",
+            value: |pod| text(pod, "/status/nominatedNodeName").to_owned(),
+        },
     ],
     strategy: &Pod,
     ..Resource::BASE
@@ -79,11 +85,14 @@ impl Strategy for Pod {
 fn without_what_may_change(pod: &Value, old: &Value) -> Value {
     let mut spec = pod.get("spec").cloned().unwrap_or_default();
     for field in ["containers", "initContainers"] {
-        for container in spec.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut) {
+        for container in
+            spec.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut)
+        {
             container.remove("image");
         }
     }
-    let kept = list(old, "/spec/tolerations").iter().all(|toleration| list(pod, "/spec/tolerations").contains(toleration));
+    let kept =
+        list(old, "/spec/tolerations").iter().all(|toleration| list(pod, "/spec/tolerations").contains(toleration));
     if let Some(spec) = spec.as_object_mut() {
         spec.remove("activeDeadlineSeconds");
         if kept {
@@ -96,7 +105,8 @@ fn without_what_may_change(pod: &Value, old: &Value) -> Value {
 /// How firmly its resources are promised.
 fn qos_class(pod: &Value) -> &'static str {
     let all: Vec<&Value> = list(pod, "/spec/containers").iter().chain(list(pod, "/spec/initContainers")).collect();
-    let of = |container: &Value, field: &str, name: &str| container.pointer(&format!("/resources/{field}/{name}")).cloned();
+    let of =
+        |container: &Value, field: &str, name: &str| container.pointer(&format!("/resources/{field}/{name}")).cloned();
     let (mut any, mut guaranteed) = (false, true);
     for container in all {
         for name in ["cpu", "memory"] {

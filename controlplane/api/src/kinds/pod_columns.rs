@@ -11,11 +11,15 @@ pub(super) const COLUMNS: &[Column] = &[
     NAME,
     column("Ready", "How many containers are ready, of how many.", |pod, _| ready(pod).into()),
     column("Status", "What the pod is doing.", |pod, _| status(pod).into()),
-    column("Restarts", "How often its containers were started anew, and when last.", |pod, now| restarts(pod, now).into()),
+    column("Restarts", "How often its containers were started anew, and when last.", |pod, now| {
+        restarts(pod, now).into()
+    }),
     AGE,
     wide("IP", "Its address.", |pod, _| or_none(text(pod, "/status/podIP")).into()),
     wide("Node", "Where it runs.", |pod, _| or_none(text(pod, "/spec/nodeName")).into()),
-    wide("Nominated Node", "Where it is going to run.", |pod, _| or_none(text(pod, "/status/nominatedNodeName")).into()),
+    wide("Nominated Node", "Where it is going to run.", |pod, _| {
+        or_none(text(pod, "/status/nominatedNodeName")).into()
+    }),
     wide("Readiness Gates", "How many of its gates are open.", |pod, _| gates(pod).into()),
 ];
 
@@ -39,7 +43,10 @@ fn status(pod: &Value) -> String {
         reason => reason,
     }
     .to_owned();
-    if list(pod, "/status/conditions").iter().any(|condition| text(condition, "/type") == "PodScheduled" && text(condition, "/reason") == "SchedulingGated") {
+    if list(pod, "/status/conditions")
+        .iter()
+        .any(|condition| text(condition, "/type") == "PodScheduled" && text(condition, "/reason") == "SchedulingGated")
+    {
         "SchedulingGated".clone_into(&mut status);
     }
     match initializing(pod) {
@@ -53,7 +60,9 @@ fn status(pod: &Value) -> String {
                 }
             }
             if status == "Completed" && has_running {
-                let ready = list(pod, "/status/conditions").iter().any(|condition| text(condition, "/type") == "Ready" && text(condition, "/status") == "True");
+                let ready = list(pod, "/status/conditions")
+                    .iter()
+                    .any(|condition| text(condition, "/type") == "Ready" && text(condition, "/status") == "True");
                 if ready { "Running" } else { "NotReady" }.clone_into(&mut status);
             }
         }
@@ -66,7 +75,9 @@ fn status(pod: &Value) -> String {
 
 /// Why a container waits or how it ended; none while it runs.
 fn state(container: &Value) -> Option<String> {
-    if let Some(reason) = container.pointer("/state/waiting/reason").and_then(Value::as_str).filter(|reason| !reason.is_empty()) {
+    if let Some(reason) =
+        container.pointer("/state/waiting/reason").and_then(Value::as_str).filter(|reason| !reason.is_empty())
+    {
         return Some(reason.to_owned());
     }
     let ended = container.pointer("/state/terminated")?;
@@ -98,8 +109,10 @@ fn initializing(pod: &Value) -> Option<String> {
 fn restarts(pod: &Value, now: Timestamp) -> String {
     let field = if initializing(pod).is_some() { "initContainerStatuses" } else { "containerStatuses" };
     let containers = statuses(pod, field);
-    let count: i64 = containers.iter().map(|container| integer(container, "/restartCount")).fold(0, i64::saturating_add);
-    let last = containers.iter().filter_map(|container| container.pointer("/lastState/terminated/finishedAt")?.as_str()).max();
+    let count: i64 =
+        containers.iter().map(|container| integer(container, "/restartCount")).fold(0, i64::saturating_add);
+    let last =
+        containers.iter().filter_map(|container| container.pointer("/lastState/terminated/finishedAt")?.as_str()).max();
     match last.filter(|_| count > 0) {
         Some(last) => format!("{count} ({} ago)", since(Some(last), now)),
         None => count.to_string(),
@@ -113,7 +126,9 @@ fn gates(pod: &Value) -> String {
     }
     let open = |gate: &&Value| {
         let kind = text(gate, "/conditionType");
-        list(pod, "/status/conditions").iter().any(|condition| text(condition, "/type") == kind && text(condition, "/status") == "True")
+        list(pod, "/status/conditions")
+            .iter()
+            .any(|condition| text(condition, "/type") == kind && text(condition, "/status") == "True")
     };
     format!("{}/{}", gates.iter().filter(open).count(), gates.len())
 }

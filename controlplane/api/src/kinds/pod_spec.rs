@@ -11,7 +11,9 @@ pub(super) fn default(spec: &mut Map<String, Value>) {
     put(spec, "schedulerName", "default-scheduler");
     spec.entry("terminationGracePeriodSeconds").or_insert_with(|| 30.into());
     spec.entry("securityContext").or_insert_with(|| json!({}));
-    let account = ["serviceAccountName", "serviceAccount"].iter().find_map(|field| spec.get(*field).filter(|name| name.as_str() != Some("")).cloned());
+    let account = ["serviceAccountName", "serviceAccount"]
+        .iter()
+        .find_map(|field| spec.get(*field).filter(|name| name.as_str() != Some("")).cloned());
     if let Some(account) = account {
         spec.insert("serviceAccount".to_owned(), account.clone());
         spec.insert("serviceAccountName".to_owned(), account);
@@ -73,7 +75,10 @@ fn default_container(container: &mut Map<String, Value>) {
         }
     }
     for hook in ["postStart", "preStop"] {
-        if let Some(get) = container.get_mut("lifecycle").and_then(|lifecycle| lifecycle.get_mut(hook)?.get_mut("httpGet")?.as_object_mut()) {
+        if let Some(get) = container
+            .get_mut("lifecycle")
+            .and_then(|lifecycle| lifecycle.get_mut(hook)?.get_mut("httpGet")?.as_object_mut())
+        {
             default_http(get);
         }
     }
@@ -99,7 +104,9 @@ fn canonical_quantities(map: Option<&mut Value>) {
 }
 
 fn default_probe(probe: &mut Map<String, Value>) {
-    for (field, number) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
+    for (field, number) in
+        [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
+    {
         if probe.get(field).and_then(Value::as_i64).unwrap_or(0) == 0 {
             probe.insert(field.to_owned(), number.into());
         }

@@ -25,15 +25,29 @@ pub(super) fn check(spec: &Value, path: &str, restart_policies: &[&str], problem
         }
     }
     one_of(problems, &format!("{path}.restartPolicy"), text(spec, "/restartPolicy"), restart_policies);
-    one_of(problems, &format!("{path}.dnsPolicy"), text(spec, "/dnsPolicy"), &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"]);
+    one_of(
+        problems,
+        &format!("{path}.dnsPolicy"),
+        text(spec, "/dnsPolicy"),
+        &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"],
+    );
     non_negative(problems, &format!("{path}.terminationGracePeriodSeconds"), spec.get("terminationGracePeriodSeconds"));
     at_least(problems, &format!("{path}.activeDeadlineSeconds"), spec.get("activeDeadlineSeconds"), 1);
-    for (field, wrong) in [("nodeName", names::dns_subdomain as fn(&str) -> Vec<String>), ("serviceAccountName", names::dns_subdomain), ("hostname", names::dns_label), ("subdomain", names::dns_label)] {
+    for (field, wrong) in [
+        ("nodeName", names::dns_subdomain as fn(&str) -> Vec<String>),
+        ("serviceAccountName", names::dns_subdomain),
+        ("hostname", names::dns_label),
+        ("subdomain", names::dns_label),
+    ] {
         if let Some(name) = spec.get(field).and_then(Value::as_str).filter(|name| !name.is_empty()) {
             invalid(problems, &format!("{path}.{field}"), name, wrong(name));
         }
     }
-    crate::validation::label_map(problems, &format!("{path}.nodeSelector"), spec.get("nodeSelector").and_then(Value::as_object));
+    crate::validation::label_map(
+        problems,
+        &format!("{path}.nodeSelector"),
+        spec.get("nodeSelector").and_then(Value::as_object),
+    );
     check_tolerations(spec, path, problems);
 }
 
@@ -76,10 +90,24 @@ fn check_container(container: &Value, path: &str, volumes: &BTreeSet<&str>, prob
     if image.is_empty() {
         problems.push(FieldError::required(format!("{path}.image"), ""));
     } else if image.trim() != image {
-        problems.push(FieldError::invalid(format!("{path}.image"), image, "must not have leading or trailing whitespace"));
+        problems.push(FieldError::invalid(
+            format!("{path}.image"),
+            image,
+            "must not have leading or trailing whitespace",
+        ));
     }
-    one_of(problems, &format!("{path}.imagePullPolicy"), text(container, "/imagePullPolicy"), &["Always", "IfNotPresent", "Never"]);
-    one_of(problems, &format!("{path}.terminationMessagePolicy"), text(container, "/terminationMessagePolicy"), &["FallbackToLogsOnError", "File"]);
+    one_of(
+        problems,
+        &format!("{path}.imagePullPolicy"),
+        text(container, "/imagePullPolicy"),
+        &["Always", "IfNotPresent", "Never"],
+    );
+    one_of(
+        problems,
+        &format!("{path}.terminationMessagePolicy"),
+        text(container, "/terminationMessagePolicy"),
+        &["FallbackToLogsOnError", "File"],
+    );
     check_ports(container, path, problems);
     for (index, variable) in list(container, "/env").iter().enumerate() {
         let field = format!("{path}.env[{index}].name");
@@ -88,7 +116,11 @@ fn check_container(container: &Value, path: &str, volumes: &BTreeSet<&str>, prob
             name => invalid(problems, &field, name, names::environment_variable(name)),
         }
         if !text(variable, "/value").is_empty() && variable.get("valueFrom").is_some() {
-            problems.push(FieldError::invalid(format!("{path}.env[{index}].valueFrom"), "", "may not be specified when `value` is not empty"));
+            problems.push(FieldError::invalid(
+                format!("{path}.env[{index}].valueFrom"),
+                "",
+                "may not be specified when `value` is not empty",
+            ));
         }
     }
     check_mounts(container, path, volumes, problems);
@@ -131,22 +163,31 @@ fn check_mounts(container: &Value, path: &str, volumes: &BTreeSet<&str>, problem
         }
         match text(mount, "/mountPath") {
             "" => problems.push(FieldError::required(format!("{path}.mountPath"), "")),
-            target if !paths.insert(target) => problems.push(FieldError::invalid(format!("{path}.mountPath"), target, "must be unique")),
+            target if !paths.insert(target) => {
+                problems.push(FieldError::invalid(format!("{path}.mountPath"), target, "must be unique"))
+            }
             _ => {}
         }
         if text(mount, "/subPath").split('/').any(|part| part == "..") {
-            problems.push(FieldError::invalid(format!("{path}.subPath"), text(mount, "/subPath"), "must not contain '..'"));
+            problems.push(FieldError::invalid(
+                format!("{path}.subPath"),
+                text(mount, "/subPath"),
+                "must not contain '..'",
+            ));
         }
     }
 }
 
 fn check_resources(container: &Value, path: &str, problems: &mut Vec<FieldError>) {
-    let of = |field: &str| container.get("resources").and_then(|resources| resources.get(field)).and_then(Value::as_object);
+    let of =
+        |field: &str| container.get("resources").and_then(|resources| resources.get(field)).and_then(Value::as_object);
     for field in ["limits", "requests"] {
         for (name, value) in of(field).into_iter().flatten() {
             let field = format!("{path}.resources.{field}[{name}]");
             invalid(problems, &field, name.as_str(), names::qualified_name(name));
-            let limit = of("limits").and_then(|limits| limits.get(name)).and_then(|limit| crate::quantity::Quantity::from_value(limit).ok());
+            let limit = of("limits")
+                .and_then(|limits| limits.get(name))
+                .and_then(|limit| crate::quantity::Quantity::from_value(limit).ok());
             if let (Some(value), Some(limit)) = (quantity(problems, &field, value), limit)
                 && value > limit
             {
@@ -181,7 +222,8 @@ fn check_probe(probe: &Value, path: &str, kind: &str, problems: &mut Vec<FieldEr
         at_least(problems, &format!("{path}.{field}"), probe.get(field), 1);
     }
     if kind != "readinessProbe"
-        && let Some(threshold) = probe.get("successThreshold").and_then(Value::as_i64).filter(|threshold| *threshold > 1)
+        && let Some(threshold) =
+            probe.get("successThreshold").and_then(Value::as_i64).filter(|threshold| *threshold > 1)
     {
         problems.push(FieldError::invalid(format!("{path}.successThreshold"), threshold, "must be 1"));
     }
@@ -194,16 +236,28 @@ fn check_tolerations(spec: &Value, path: &str, problems: &mut Vec<FieldError>) {
         if !key.is_empty() {
             invalid(problems, &format!("{path}.key"), key, names::qualified_name(key));
         } else if operator != "Exists" {
-            problems.push(FieldError::invalid(format!("{path}.operator"), operator, "operator must be Exists when `key` is empty, which means \"match all values and all keys\""));
+            problems.push(FieldError::invalid(
+                format!("{path}.operator"),
+                operator,
+                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
+            ));
         }
         if !matches!(operator, "" | "Equal" | "Exists") {
             problems.push(FieldError::not_supported(format!("{path}.operator"), operator, &["Equal", "Exists"]));
         }
         if operator == "Exists" && !text(toleration, "/value").is_empty() {
-            problems.push(FieldError::invalid(format!("{path}.operator"), toleration.clone(), "value must be empty when `operator` is 'Exists'"));
+            problems.push(FieldError::invalid(
+                format!("{path}.operator"),
+                toleration.clone(),
+                "value must be empty when `operator` is 'Exists'",
+            ));
         }
         if !matches!(text(toleration, "/effect"), "" | "NoSchedule" | "PreferNoSchedule" | "NoExecute") {
-            problems.push(FieldError::not_supported(format!("{path}.effect"), text(toleration, "/effect"), &["NoSchedule", "PreferNoSchedule", "NoExecute"]));
+            problems.push(FieldError::not_supported(
+                format!("{path}.effect"),
+                text(toleration, "/effect"),
+                &["NoSchedule", "PreferNoSchedule", "NoExecute"],
+            ));
         }
     }
 }

@@ -30,11 +30,19 @@ pub(super) fn check(object: &Value, problems: &mut Vec<FieldError>) {
         Some(selector) => match LabelSelector::from_value(Some(selector)) {
             Err(status) => problems.push(FieldError::invalid("spec.selector", selector.clone(), status.message)),
             Ok(parsed) if parsed.is_everything() => {
-                problems.push(FieldError::invalid("spec.selector", selector.clone(), "empty selector is invalid for deployment"));
+                problems.push(FieldError::invalid(
+                    "spec.selector",
+                    selector.clone(),
+                    "empty selector is invalid for deployment",
+                ));
             }
             Ok(parsed) if !parsed.matches(labels) => {
                 let labels = labels.cloned().map_or_else(|| json!({}), Value::Object);
-                problems.push(FieldError::invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`"));
+                problems.push(FieldError::invalid(
+                    "spec.template.metadata.labels",
+                    labels,
+                    "`selector` does not match template `labels`",
+                ));
             }
             Ok(_) => {}
         },

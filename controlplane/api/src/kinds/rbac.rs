@@ -55,18 +55,23 @@ pub(super) const CLUSTER_ROLE_BINDING: Resource = Resource {
 
 const BINDING_COLUMNS: &[crate::resource::Column] = &[
     NAME,
-    column("Role", "The role that is bound.", |object, _| format!("{}/{}", text(object, "/roleRef/kind"), text(object, "/roleRef/name")).into()),
+    column("Role", "The role that is bound.", |object, _| {
+        format!("{}/{}", text(object, "/roleRef/kind"), text(object, "/roleRef/name")).into()
+    }),
     AGE,
     wide("Users", "Users to whom it is bound.", |object, _| subjects(object, "User").into()),
     wide("Groups", "Groups to which it is bound.", |object, _| subjects(object, "Group").into()),
-    wide("ServiceAccounts", "Service accounts to which it is bound.", |object, _| subjects(object, "ServiceAccount").into()),
+    wide("ServiceAccounts", "Service accounts to which it is bound.", |object, _| {
+        subjects(object, "ServiceAccount").into()
+    }),
 ];
 
 fn subjects(object: &Value, kind: &str) -> String {
-    let named = list(object, "/subjects").iter().filter(|subject| text(subject, "/kind") == kind).map(|subject| match kind {
-        "ServiceAccount" => format!("{}/{}", text(subject, "/namespace"), text(subject, "/name")),
-        _ => text(subject, "/name").to_owned(),
-    });
+    let named =
+        list(object, "/subjects").iter().filter(|subject| text(subject, "/kind") == kind).map(|subject| match kind {
+            "ServiceAccount" => format!("{}/{}", text(subject, "/namespace"), text(subject, "/name")),
+            _ => text(subject, "/name").to_owned(),
+        });
     named.collect::<Vec<_>>().join(", ")
 }
 
@@ -86,8 +91,16 @@ impl Strategy for Role {
                 problems.push(FieldError::required(path("verbs"), "verbs must contain at least one value"));
             }
             if urls && namespaced {
-                problems.push(FieldError::invalid(path("nonResourceURLs"), rule["nonResourceURLs"].clone(), "namespaced rules cannot apply to non-resource URLs"));
-            } else if urls && !(list(rule, "/apiGroups").is_empty() && list(rule, "/resources").is_empty() && list(rule, "/resourceNames").is_empty()) {
+                problems.push(FieldError::invalid(
+                    path("nonResourceURLs"),
+                    rule["nonResourceURLs"].clone(),
+                    "namespaced rules cannot apply to non-resource URLs",
+                ));
+            } else if urls
+                && !(list(rule, "/apiGroups").is_empty()
+                    && list(rule, "/resources").is_empty()
+                    && list(rule, "/resourceNames").is_empty())
+            {
                 let message = "rules cannot apply to both regular resources and non-resource URLs";
                 problems.push(FieldError::invalid(path("nonResourceURLs"), rule["nonResourceURLs"].clone(), message));
             } else if !urls {
@@ -146,14 +159,20 @@ impl Strategy for Binding {
                 }
                 "ServiceAccount" => {}
                 "User" | "Group" => one_of(problems, &path("apiGroup"), text(subject, "/apiGroup"), &[GROUP]),
-                other => problems.push(FieldError::not_supported(path("kind"), other, &["ServiceAccount", "User", "Group"])),
+                other => {
+                    problems.push(FieldError::not_supported(path("kind"), other, &["ServiceAccount", "User", "Group"]))
+                }
             }
         }
     }
 
     fn check_change(&self, new: &Value, old: &Value, problems: &mut Vec<FieldError>) {
         if new.get("roleRef") != old.get("roleRef") {
-            problems.push(FieldError::invalid("roleRef", new.get("roleRef").cloned().unwrap_or_default(), "cannot change roleRef"));
+            problems.push(FieldError::invalid(
+                "roleRef",
+                new.get("roleRef").cloned().unwrap_or_default(),
+                "cannot change roleRef",
+            ));
         }
     }
 }

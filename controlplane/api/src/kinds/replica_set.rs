@@ -26,11 +26,18 @@ pub(super) const ROW: Resource = Resource {
         number("Current", "How many pods there are.", |object, _| integer(object, "/status/replicas").into()),
         number("Ready", "How many pods are ready.", |object, _| integer(object, "/status/readyReplicas").into()),
         AGE,
-        wide("Containers", "The names of the template's containers.", |object, _| containers(object, "/spec/template/spec/containers", "/name")),
-        wide("Images", "The images of the template's containers.", |object, _| containers(object, "/spec/template/spec/containers", "/image")),
+        wide("Containers", "The names of the template's containers.", |object, _| {
+            containers(object, "/spec/template/spec/containers", "/name")
+        }),
+        wide("Images", "The images of the template's containers.", |object, _| {
+            containers(object, "/spec/template/spec/containers", "/image")
+        }),
         wide("Selector", "Which pods are its.", |object, _| selector(object.pointer("/spec/selector"))),
     ],
-    selectable_fields: &[SelectableField { name: "status.replicas", value: |object| integer(object, "/status/replicas").to_string() }],
+    selectable_fields: &[SelectableField {
+        name: "status.replicas",
+        value: |object| integer(object, "/status/replicas").to_string(),
+    }],
     strategy: &ReplicaSet,
     ..Resource::BASE
 };

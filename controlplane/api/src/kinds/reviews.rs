@@ -2,12 +2,23 @@
 
 use crate::resource::Resource;
 
-const fn review(group: &'static str, kind: &'static str, plural: &'static str, singular: &'static str, schema: &'static str) -> Resource {
+const fn review(
+    group: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+    singular: &'static str,
+    schema: &'static str,
+) -> Resource {
     Resource { group, kind, plural, singular, schema, namespaced: false, verbs: &["create"], ..Resource::BASE }
 }
 
-pub(super) const TOKEN_REVIEW: Resource =
-    review("authentication.k8s.io", "TokenReview", "tokenreviews", "tokenreview", "io.k8s.api.authentication.v1.TokenReview");
+pub(super) const TOKEN_REVIEW: Resource = review(
+    "authentication.k8s.io",
+    "TokenReview",
+    "tokenreviews",
+    "tokenreview",
+    "io.k8s.api.authentication.v1.TokenReview",
+);
 pub(super) const SELF_SUBJECT_REVIEW: Resource = review(
     "authentication.k8s.io",
     "SelfSubjectReview",

@@ -25,7 +25,9 @@ pub(super) const ROW: Resource = Resource {
     columns: &[
         NAME,
         column("Type", "How it is reached.", |object, _| text(object, "/spec/type").into()),
-        column("Cluster-IP", "Its address in the cluster.", |object, _| or_none(text(object, "/spec/clusterIP")).into()),
+        column("Cluster-IP", "Its address in the cluster.", |object, _| {
+            or_none(text(object, "/spec/clusterIP")).into()
+        }),
         column("External-IP", "Its address outside.", |object, _| external(object).into()),
         column("Port(s)", "Its ports, with those on the nodes.", |object, _| ports(object).into()),
         AGE,
@@ -90,9 +92,13 @@ impl Strategy for Service {
         if kind != "ExternalName" {
             spec.entry("internalTrafficPolicy").or_insert_with(|| "Cluster".into());
         }
-        for item in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut) {
+        for item in
+            spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut)
+        {
             item.entry("protocol").or_insert_with(|| "TCP".into());
-            let missing = item.get("targetPort").is_none_or(|target| target.is_null() || target.as_i64() == Some(0) || target.as_str() == Some(""));
+            let missing = item
+                .get("targetPort")
+                .is_none_or(|target| target.is_null() || target.as_i64() == Some(0) || target.as_str() == Some(""));
             if let Some(port) = item.get("port").cloned().filter(|_| missing) {
                 item.insert("targetPort".to_owned(), port);
             }
@@ -111,12 +117,16 @@ impl Strategy for Service {
         let spec = member_mut(new, "spec");
         if kind != "ExternalName" && old_kind != "ExternalName" {
             for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-                if let Some(value) = old.pointer(&format!("/spec/{field}")).filter(|_| spec.get(field).is_none_or(|value| value.as_str() == Some(""))) {
+                if let Some(value) = old
+                    .pointer(&format!("/spec/{field}"))
+                    .filter(|_| spec.get(field).is_none_or(|value| value.as_str() == Some("")))
+                {
                     spec.insert(field.to_owned(), value.clone());
                 }
             }
         }
-        if matches!(kind.as_str(), "ClusterIP" | "ExternalName" | "") && matches!(old_kind, "NodePort" | "LoadBalancer") {
+        if matches!(kind.as_str(), "ClusterIP" | "ExternalName" | "") && matches!(old_kind, "NodePort" | "LoadBalancer")
+        {
             for field in ["externalTrafficPolicy", "allocateLoadBalancerNodePorts", "healthCheckNodePort"] {
                 spec.remove(field);
             }
@@ -141,7 +151,11 @@ impl Strategy for Service {
             problems.push(FieldError::required("spec.ports", ""));
         }
         if headless && matches!(kind, "NodePort" | "LoadBalancer") {
-            problems.push(FieldError::invalid("spec.clusterIPs[0]", "None", format!("may not be set to 'None' for {kind} services")));
+            problems.push(FieldError::invalid(
+                "spec.clusterIPs[0]",
+                "None",
+                format!("may not be set to 'None' for {kind} services"),
+            ));
         }
         check_ports(list(spec, "/ports"), problems);
     }

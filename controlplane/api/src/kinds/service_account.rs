@@ -10,7 +10,11 @@ pub(super) const ROW: Resource = Resource {
     short_names: &["sa"],
     schema: "io.k8s.api.core.v1.ServiceAccount",
     storage: "core/serviceaccounts",
-    columns: &[NAME, number("Secrets", "How many secrets it may use.", |object, _| list(object, "/secrets").len().into()), AGE],
+    columns: &[
+        NAME,
+        number("Secrets", "How many secrets it may use.", |object, _| list(object, "/secrets").len().into()),
+        AGE,
+    ],
     subresources: &[Subresource {
         name: "token",
         group: "authentication.k8s.io",

@@ -43,11 +43,13 @@ fn minimal(plural: &str) -> Value {
         "replicasets" => workload("ReplicaSet"),
         "services" => named(json!({"spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}})),
         "secrets" => named(json!({"stringData": {"k": "v"}})),
-        "endpointslices" => named(json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"port": 80}]})),
-        "events" => named(json!({"involvedObject": {"kind": "Pod", "name": "p", "namespace": "d"}})),
-        "rolebindings" | "clusterrolebindings" => {
-            named(json!({"roleRef": {"kind": "ClusterRole", "name": "view"}, "subjects": [{"kind": "User", "name": "u"}]}))
+        "endpointslices" => {
+            named(json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"port": 80}]}))
         }
+        "events" => named(json!({"involvedObject": {"kind": "Pod", "name": "p", "namespace": "d"}})),
+        "rolebindings" | "clusterrolebindings" => named(
+            json!({"roleRef": {"kind": "ClusterRole", "name": "view"}, "subjects": [{"kind": "User", "name": "u"}]}),
+        ),
         _ => named(json!({})),
     }
 }
@@ -81,7 +83,10 @@ fn a_pod_is_completed_as_in_kubernetes() {
     let pod = born("pods", minimal("pods"));
     let container = &pod["spec"]["containers"][0];
     assert_eq!(container["imagePullPolicy"], "IfNotPresent");
-    assert_eq!(container["resources"], json!({"limits": {"cpu": "1", "memory": "512Mi"}, "requests": {"cpu": "1", "memory": "512Mi"}}));
+    assert_eq!(
+        container["resources"],
+        json!({"limits": {"cpu": "1", "memory": "512Mi"}, "requests": {"cpu": "1", "memory": "512Mi"}})
+    );
     assert_eq!(container["ports"][0]["protocol"], "TCP");
     assert_eq!(pod["status"], json!({"phase": "Pending", "qosClass": "Guaranteed"}));
     assert_eq!(pod["spec"]["terminationGracePeriodSeconds"], 30);
@@ -92,7 +97,10 @@ fn a_pod_is_completed_as_in_kubernetes() {
 fn a_deployment_is_completed_as_in_kubernetes() {
     let deployment = born("deployments", minimal("deployments"));
     assert_eq!(deployment["spec"]["replicas"], 1);
-    assert_eq!(deployment["spec"]["strategy"], json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}));
+    assert_eq!(
+        deployment["spec"]["strategy"],
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}})
+    );
     assert!(deployment["spec"]["template"]["spec"]["enableServiceLinks"].is_null());
     assert!(deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"].is_null());
 }
@@ -102,9 +110,13 @@ fn a_selector_matches_its_template_and_never_changes() {
     let old = born("deployments", minimal("deployments"));
     let mut new = old.clone();
     new["spec"]["template"]["metadata"]["labels"] = json!({"app": "db"});
-    assert_eq!(wrong("deployments", &new), ["spec.template.metadata.labels: Invalid value: {\"app\":\"db\"}: `selector` does not match template `labels`"]);
+    assert_eq!(
+        wrong("deployments", &new),
+        ["spec.template.metadata.labels: Invalid value: {\"app\":\"db\"}: `selector` does not match template `labels`"]
+    );
     new["spec"]["selector"] = json!({"matchLabels": {"app": "db"}});
-    let texts: Vec<String> = row("deployments").strategy.validate_update(&new, &old).iter().map(ToString::to_string).collect();
+    let texts: Vec<String> =
+        row("deployments").strategy.validate_update(&new, &old).iter().map(ToString::to_string).collect();
     assert_eq!(texts, ["spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"db\"}}: field is immutable"]);
 }
 
@@ -116,16 +128,28 @@ fn only_the_image_of_a_pod_changes() {
     assert!(row("pods").strategy.validate_update(&new, &old).is_empty());
     new["spec"]["containers"][0]["args"] = json!(["x"]);
     let problems = row("pods").strategy.validate_update(&new, &old);
-    assert!(problems[0].to_string().starts_with("spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,"));
+    assert!(
+        problems[0]
+            .to_string()
+            .starts_with("spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,")
+    );
 }
 
 #[test]
 fn a_bad_pod_is_explained() {
-    let pod = born("pods", json!({"metadata": {"name": "p"}, "spec": {"containers": [
-        {"name": "C", "ports": [{"containerPort": 70_000}], "volumeMounts": [{"name": "v", "mountPath": "/x"}], "resources": {"limits": {"cpu": "x"}}}]}}));
+    let pod = born(
+        "pods",
+        json!({"metadata": {"name": "p"}, "spec": {"containers": [
+        {"name": "C", "ports": [{"containerPort": 70_000}], "volumeMounts": [{"name": "v", "mountPath": "/x"}], "resources": {"limits": {"cpu": "x"}}}]}}),
+    );
     let texts = wrong("pods", &pod);
-    for part in ["spec.containers[0].name: Invalid value: \"C\"", "spec.containers[0].image: Required value", "must be between 1 and 65535, inclusive",
-                 "spec.containers[0].volumeMounts[0].name: Not found: \"v\"", "quantities must match the regular expression"] {
+    for part in [
+        "spec.containers[0].name: Invalid value: \"C\"",
+        "spec.containers[0].image: Required value",
+        "must be between 1 and 65535, inclusive",
+        "spec.containers[0].volumeMounts[0].name: Not found: \"v\"",
+        "quantities must match the regular expression",
+    ] {
         assert!(texts.iter().any(|text| text.contains(part)), "{part} in {texts:?}");
     }
 }
@@ -133,11 +157,15 @@ fn a_bad_pod_is_explained() {
 #[test]
 fn secrets_keep_text_as_bytes_and_may_be_immutable() {
     let mut secret = born("secrets", minimal("secrets"));
-    assert_eq!((&secret["data"]["k"], &secret["type"], &secret["stringData"]), (&json!("dg=="), &json!("Opaque"), &Value::Null));
+    assert_eq!(
+        (&secret["data"]["k"], &secret["type"], &secret["stringData"]),
+        (&json!("dg=="), &json!("Opaque"), &Value::Null)
+    );
     secret["immutable"] = true.into();
     let mut new = secret.clone();
     new["data"]["k"] = "eA==".into();
-    let texts: Vec<String> = row("secrets").strategy.validate_update(&new, &secret).iter().map(ToString::to_string).collect();
+    let texts: Vec<String> =
+        row("secrets").strategy.validate_update(&new, &secret).iter().map(ToString::to_string).collect();
     assert_eq!(texts, ["data: Forbidden: field is immutable when `immutable` is set"]);
 }
 
@@ -152,7 +180,9 @@ fn a_role_binding_is_bound_once() {
 
 #[test]
 fn pods_show_what_they_are_doing() {
-    let cell = |pod: &Value| table(row("pods"), &[pod], IncludeObject::None, Timestamp::UNIX_EPOCH)["rows"][0]["cells"].clone();
+    let cell = |pod: &Value| {
+        table(row("pods"), &[pod], IncludeObject::None, Timestamp::UNIX_EPOCH)["rows"][0]["cells"].clone()
+    };
     let mut pod = json!({"metadata": {"name": "p", "creationTimestamp": "1970-01-01T00:00:00Z"}, "spec": {"containers": [{}]},
         "status": {"phase": "Running", "containerStatuses": [{"ready": true, "restartCount": 0, "state": {"running": {}}}]}});
     assert_eq!(cell(&pod), json!(["p", "1/1", "Running", "0", "0s", "<none>", "<none>", "<none>", "<none>"]));
@@ -167,7 +197,12 @@ fn pods_show_what_they_are_doing() {
 
 fn any_value() -> impl Strategy<Value = Value> {
     let keys = "(metadata|spec|status|containers|containerStatuses|conditions|ports|name|labels|type|state|template|data|rules|subsets|endpoints|roleRef|subjects|volumes|resources|limits)";
-    let leaf = prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), any::<i64>().prop_map(Value::from), "[a-z/:. -]{0,8}".prop_map(Value::from)];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[a-z/:. -]{0,8}".prop_map(Value::from)
+    ];
     leaf.prop_recursive(5, 40, 5, move |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),

@@ -57,7 +57,8 @@ impl Components {
         let message = schema.message();
         let properties: Map<String, Value> =
             message.fields.iter().map(|field| (field.name.to_owned(), self.property(schema, field))).collect();
-        let required: Vec<&str> = message.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
+        let required: Vec<&str> =
+            message.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
         let mut rendered = json!({ "type": "object" });
         let mut set = |name: &str, value: Value| rendered[name] = value;
         if let Some(description) = describe_message(schema.short_name()) {
@@ -73,7 +74,10 @@ impl Components {
             set("x-kubernetes-map-type", "atomic".into());
         }
         if let Some(kind) = message.kind {
-            set("x-kubernetes-group-version-kind", json!([{ "group": kind.group, "version": kind.version, "kind": kind.kind }]));
+            set(
+                "x-kubernetes-group-version-kind",
+                json!([{ "group": kind.group, "version": kind.version, "kind": kind.kind }]),
+            );
         }
         rendered
     }
@@ -99,7 +103,8 @@ impl Components {
             }
             (_, _) => set("x-kubernetes-map-type", "atomic".into()),
         }
-        let strategies = [(field.patch.merge, "merge"), (field.patch.replace, "replace"), (field.patch.retain_keys, "retainKeys")];
+        let strategies =
+            [(field.patch.merge, "merge"), (field.patch.replace, "replace"), (field.patch.retain_keys, "retainKeys")];
         let strategies: Vec<&str> = strategies.into_iter().filter(|(set, _)| *set).map(|(_, name)| name).collect();
         if !strategies.is_empty() {
             set("x-kubernetes-patch-strategy", strategies.join(",").into());
@@ -120,17 +125,29 @@ impl Components {
             Kind::Bytes => return json!({ "type": "string", "format": "byte" }),
             Kind::Strings => return json!({ "type": "array", "items": { "type": "string" } }),
             Kind::Message(_) => return self.reference(schema.child(field).map_or("", |child| child.message().name)),
-            Kind::Time => ("io.k8s.apimachinery.pkg.apis.meta.v1.Time", json!({ "type": "string", "format": "date-time" })),
-            Kind::MicroTime => ("io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime", json!({ "type": "string", "format": "date-time" })),
+            Kind::Time => {
+                ("io.k8s.apimachinery.pkg.apis.meta.v1.Time", json!({ "type": "string", "format": "date-time" }))
+            }
+            Kind::MicroTime => {
+                ("io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime", json!({ "type": "string", "format": "date-time" }))
+            }
             Kind::Duration => ("io.k8s.apimachinery.pkg.apis.meta.v1.Duration", json!({ "type": "string" })),
-            Kind::IntOrString => ("io.k8s.apimachinery.pkg.util.intstr.IntOrString", self.either("int-or-string", ["integer", "string"])),
+            Kind::IntOrString => {
+                ("io.k8s.apimachinery.pkg.util.intstr.IntOrString", self.either("int-or-string", ["integer", "string"]))
+            }
             Kind::Quantity => ("io.k8s.apimachinery.pkg.api.resource.Quantity", self.either("", ["string", "number"])),
             Kind::Object => ("io.k8s.apimachinery.pkg.runtime.RawExtension", json!({ "type": "object" })),
             Kind::Fields => ("io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1", json!({ "type": "object" })),
             Kind::Json => ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON", json!({})),
-            Kind::SchemaOrList => ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray", json!({})),
-            Kind::SchemaOrBool => ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool", json!({})),
-            Kind::SchemaOrStrings => ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray", json!({})),
+            Kind::SchemaOrList => {
+                ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray", json!({}))
+            }
+            Kind::SchemaOrBool => {
+                ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool", json!({}))
+            }
+            Kind::SchemaOrStrings => {
+                ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray", json!({}))
+            }
         };
         self.schemas.entry(name).or_insert(rendered);
         self.reference(name)

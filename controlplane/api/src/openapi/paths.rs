@@ -17,7 +17,8 @@ pub(super) fn of(rows: &[&Resource]) -> Map<String, Value> {
         }
         for subresource in row.subresources.iter().filter(|subresource| subresource.verbs.contains(&"patch")) {
             let kind = (subresource.group, subresource.version, subresource.kind);
-            let schema = crate::schema::of_kind(kind.0, kind.1, kind.2).map_or(row.schema, |schema| schema.message().name);
+            let schema =
+                crate::schema::of_kind(kind.0, kind.1, kind.2).map_or(row.schema, |schema| schema.message().name);
             paths.insert(format!("{path}/{}", subresource.name), item(row, kind, schema));
         }
     }

@@ -63,7 +63,8 @@ fn the_index_names_every_document_by_its_hash() {
 fn descriptions_are_of_fields_that_exist() {
     for line in include_str!("../schema/descriptions.txt").lines() {
         let (subject, _) = line.split_once(": ").unwrap();
-        let (message, field) = subject.split_once('.').map_or((subject, None), |(message, field)| (message, Some(field)));
+        let (message, field) =
+            subject.split_once('.').map_or((subject, None), |(message, field)| (message, Some(field)));
         let known = crate::schema::table().messages().iter().any(|known| {
             let named = message == "*" || known.name.rsplit('.').next() == Some(message);
             named && field.is_none_or(|field| known.fields.iter().any(|known| known.name == field))

@@ -11,7 +11,8 @@ use super::strategic::Identity;
 /// `merged` in the order that `named` asks for, with the rest placed as it was in `before`.
 pub(super) fn arrange(merged: Vec<Value>, named: &[Value], before: &[Value], identity: Identity<'_>) -> Vec<Value> {
     let place = |items: &[Value], item: &Value| identity.of(item).and_then(|wanted| identity.position(items, wanted));
-    let (mut ordered, rest): (Vec<Value>, Vec<Value>) = merged.into_iter().partition(|item| place(named, item).is_some());
+    let (mut ordered, rest): (Vec<Value>, Vec<Value>) =
+        merged.into_iter().partition(|item| place(named, item).is_some());
     ordered.sort_by_key(|item| place(named, item));
     let mut result = Vec::with_capacity(ordered.len() + rest.len());
     let mut rest = rest.into_iter().peekable();

@@ -79,7 +79,11 @@ fn identity(field: Option<&Field>) -> Option<Identity<'_>> {
 impl Merge {
     fn deeper(self) -> Result<Self, PatchError> {
         let depth = self.depth + 1;
-        if depth > MAX_DEPTH { Err(refuse(format!("it nests deeper than {MAX_DEPTH} levels"))) } else { Ok(Self { depth }) }
+        if depth > MAX_DEPTH {
+            Err(refuse(format!("it nests deeper than {MAX_DEPTH} levels")))
+        } else {
+            Ok(Self { depth })
+        }
     }
 
     fn members(self, mut current: Members, patch: &Members, schema: Option<Schema<'_>>) -> Result<Members, PatchError> {
@@ -193,7 +197,9 @@ impl Merge {
                     }
                 }
                 Some("replace") => {}
-                Some(other) if other != "merge" => return Err(refuse(format!("unknown patch type {other:?} in a list"))),
+                Some(other) if other != "merge" => {
+                    return Err(refuse(format!("unknown patch type {other:?} in a list")));
+                }
                 _ => {
                     let found = at(&merged)?;
                     let present = found.map(|found| std::mem::take(&mut merged[found]));
@@ -218,7 +224,9 @@ impl Merge {
 
     fn item(self, present: Option<Value>, patch: &Value, child: Option<Schema<'_>>) -> Result<Value, PatchError> {
         match (patch, present) {
-            (Value::Object(patch), Some(Value::Object(present))) => self.members(present, patch, child).map(Value::Object),
+            (Value::Object(patch), Some(Value::Object(present))) => {
+                self.members(present, patch, child).map(Value::Object)
+            }
             (Value::Object(patch), _) => self.members(Members::new(), patch, child).map(Value::Object),
             (other, _) => Ok(other.clone()),
         }
@@ -246,7 +254,10 @@ fn missing_key(item: &Value, identity: Identity<'_>) -> PatchError {
 }
 
 /// The directives `prefix/name` of a patch: the name and the list.
-fn directives<'p>(patch: &'p Members, prefix: &'p str) -> impl Iterator<Item = (&'p str, Result<&'p [Value], PatchError>)> {
+fn directives<'p>(
+    patch: &'p Members,
+    prefix: &'p str,
+) -> impl Iterator<Item = (&'p str, Result<&'p [Value], PatchError>)> {
     patch.iter().filter_map(move |(name, value)| {
         let field = name.strip_prefix(prefix)?;
         Some((field, value.as_array().map(Vec::as_slice).ok_or_else(|| refuse(format!("{name} must be a list")))))
@@ -258,7 +269,9 @@ fn retain(current: &mut Members, patch: &Members) -> Result<(), PatchError> {
     let Some(kept) = patch.get(RETAIN_KEYS) else { return Ok(()) };
     let kept = kept.as_array().ok_or_else(|| refuse("$retainKeys must be a list"))?;
     let is_kept = |name: &str| kept.iter().any(|kept| kept == name);
-    if let Some((name, _)) = patch.iter().find(|(name, value)| !is_directive(name) && !value.is_null() && !is_kept(name)) {
+    if let Some((name, _)) =
+        patch.iter().find(|(name, value)| !is_directive(name) && !value.is_null() && !is_kept(name))
+    {
         return Err(refuse(format!("{name:?} is set and not among $retainKeys")));
     }
     current.retain(|name, _| is_kept(name));
@@ -278,7 +291,9 @@ fn check_order(touched: &[Value], order: &[Value], identity: Identity<'_>) -> Re
         let wanted = identity.of(item).ok_or_else(|| missing_key(item, identity))?;
         match identity.position(rest, wanted) {
             Some(found) => rest = &rest[found + 1..],
-            None => return Err(refuse(format!("the order of the list does not match its $setElementOrder at {wanted}"))),
+            None => {
+                return Err(refuse(format!("the order of the list does not match its $setElementOrder at {wanted}")));
+            }
         }
     }
     Ok(())

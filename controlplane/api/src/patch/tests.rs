@@ -147,11 +147,15 @@ fn directives_and_nulls_never_end_up_in_an_object() {
 
 #[test]
 fn wrong_patches_are_refused() {
-    let refused = |patch: Value| strategic_merge(&deployment(json!([{ "name": "a" }])), &patch, DEPLOYMENT).unwrap_err().to_string();
+    let refused = |patch: Value| {
+        strategic_merge(&deployment(json!([{ "name": "a" }])), &patch, DEPLOYMENT).unwrap_err().to_string()
+    };
     let spec = |patch: Value| json!({ "spec": { "template": { "spec": patch } } });
     assert!(refused(spec(json!({ "containers": [{ "image": "x" }] }))).contains("declared merge key: name"));
     assert!(refused(spec(json!({ "$patch": "explode" }))).contains("unknown patch type"));
-    assert!(refused(spec(json!({ "containers": [{ "name": "a", "$patch": "explode" }] }))).contains("unknown patch type"));
+    assert!(
+        refused(spec(json!({ "containers": [{ "name": "a", "$patch": "explode" }] }))).contains("unknown patch type")
+    );
     let misordered = json!({ "$setElementOrder/containers": [{ "name": "b" }], "containers": [{ "name": "a" }] });
     assert!(refused(spec(misordered)).contains("$setElementOrder"));
     assert!(refused(json!([])).contains("must be JSON objects"));
@@ -181,7 +185,10 @@ fn json_patches_apply_whole_or_not_at_all() {
 #[test]
 fn merge_patches_replace_lists_and_remove_nulls() {
     let mut object = deployment(json!([{ "name": "a" }]));
-    merge_patch(&mut object, &json!({ "metadata": { "labels": { "app": null, "tier": "x" } }, "spec": { "replicas": 5 } }));
+    merge_patch(
+        &mut object,
+        &json!({ "metadata": { "labels": { "app": null, "tier": "x" } }, "spec": { "replicas": 5 } }),
+    );
     assert_eq!((&object["metadata"]["labels"], &object["spec"]["replicas"]), (&json!({ "tier": "x" }), &json!(5)));
 }
 

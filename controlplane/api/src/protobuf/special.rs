@@ -116,7 +116,8 @@ mod tests {
 
     #[test]
     fn durations_are_written_as_go_writes_them() {
-        let written = [0, 1, 1_500, 20_000_000, 1_500_000_000, 90_000_000_000, 5_400_000_000_000, -1_000_000_000].map(go_duration);
+        let written = [0, 1, 1_500, 20_000_000, 1_500_000_000, 90_000_000_000, 5_400_000_000_000, -1_000_000_000]
+            .map(go_duration);
         assert_eq!(written, ["0s", "1ns", "1.5µs", "20ms", "1.5s", "1m30s", "1h30m0s", "-1s"]);
     }
 }

@@ -49,7 +49,10 @@ fn reviews_and_token_requests_are_read() {
     );
     let request = decode(fixture!("token.bin")).unwrap();
     assert_eq!(request["spec"]["expirationSeconds"], 600);
-    assert_eq!(decode(fixture!("job.bin")).unwrap()["spec"]["template"]["spec"]["containers"][0]["command"], json!(["run", "it"]));
+    assert_eq!(
+        decode(fixture!("job.bin")).unwrap()["spec"]["template"]["spec"]["containers"][0]["command"],
+        json!(["run", "it"])
+    );
 }
 
 /// A field of bytes.

@@ -8,14 +8,43 @@ const READ: &[&str] = &["get", "list", "watch"];
 const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "update"];
 /// What a viewer sees of the core group: everything in a namespace but Secrets.
 const CORE_VIEWED: &[&str] = &[
-    "configmaps", "endpoints", "events", "namespaces", "namespaces/status", "persistentvolumeclaims", "pods", "pods/log", "pods/status",
-    "replicationcontrollers", "serviceaccounts", "services", "services/status", "limitranges", "resourcequotas",
+    "configmaps",
+    "endpoints",
+    "events",
+    "namespaces",
+    "namespaces/status",
+    "persistentvolumeclaims",
+    "pods",
+    "pods/log",
+    "pods/status",
+    "replicationcontrollers",
+    "serviceaccounts",
+    "services",
+    "services/status",
+    "limitranges",
+    "resourcequotas",
 ];
-const CORE_EDITED: &[&str] =
-    &["configmaps", "endpoints", "events", "persistentvolumeclaims", "pods", "replicationcontrollers", "secrets", "serviceaccounts", "services"];
+const CORE_EDITED: &[&str] = &[
+    "configmaps",
+    "endpoints",
+    "events",
+    "persistentvolumeclaims",
+    "pods",
+    "replicationcontrollers",
+    "secrets",
+    "serviceaccounts",
+    "services",
+];
 const CORE_SUBRESOURCES: &[&str] = &["pods/attach", "pods/exec", "pods/portforward", "pods/proxy", "services/proxy"];
 const APPS: &[&str] = &[
-    "daemonsets", "deployments", "deployments/scale", "replicasets", "replicasets/scale", "statefulsets", "statefulsets/scale", "controllerrevisions",
+    "daemonsets",
+    "deployments",
+    "deployments/scale",
+    "replicasets",
+    "replicasets/scale",
+    "statefulsets",
+    "statefulsets/scale",
+    "controllerrevisions",
 ];
 const APPS_STATUS: &[&str] = &["daemonsets/status", "deployments/status", "replicasets/status", "statefulsets/status"];
 const BATCH: &[&str] = &["cronjobs", "jobs"];
@@ -40,7 +69,8 @@ pub fn bootstrap() -> Vec<Value> {
 }
 
 fn roles() -> Vec<Value> {
-    let paths = |verbs: &[&str], urls: &[&str]| Rule { verbs: own(verbs), non_resource_urls: own(urls), ..Rule::default() };
+    let paths =
+        |verbs: &[&str], urls: &[&str]| Rule { verbs: own(verbs), non_resource_urls: own(urls), ..Rule::default() };
     vec![
         role("cluster-admin", vec![rule(&["*"], "*", &["*"]), paths(&["*"], &["*"])]),
         role("admin", admin()),
@@ -55,15 +85,39 @@ fn roles() -> Vec<Value> {
         ),
         role(
             "system:discovery",
-            vec![paths(&["get"], &["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version", "/version/"])],
+            vec![paths(
+                &["get"],
+                &[
+                    "/api",
+                    "/api/*",
+                    "/apis",
+                    "/apis/*",
+                    "/healthz",
+                    "/livez",
+                    "/openapi",
+                    "/openapi/*",
+                    "/readyz",
+                    "/version",
+                    "/version/",
+                ],
+            )],
         ),
-        role("system:public-info-viewer", vec![paths(&["get"], &["/healthz", "/livez", "/readyz", "/version", "/version/"])]),
+        role(
+            "system:public-info-viewer",
+            vec![paths(&["get"], &["/healthz", "/livez", "/readyz", "/version", "/version/"])],
+        ),
         role("system:node", node()),
         role(
             "system:auth-delegator",
-            vec![rule(&["create"], "authentication.k8s.io", &["tokenreviews"]), rule(&["create"], "authorization.k8s.io", &["subjectaccessreviews"])],
+            vec![
+                rule(&["create"], "authentication.k8s.io", &["tokenreviews"]),
+                rule(&["create"], "authorization.k8s.io", &["subjectaccessreviews"]),
+            ],
         ),
-        role("system:kube-scheduler", vec![rule(READ, "", &["nodes", "pods"]), rule(&["create"], "", &["pods/binding", "bindings"])]),
+        role(
+            "system:kube-scheduler",
+            vec![rule(READ, "", &["nodes", "pods"]), rule(&["create"], "", &["pods/binding", "bindings"])],
+        ),
     ]
 }
 
@@ -164,8 +218,13 @@ mod tests {
     fn anonymous_users_see_health_and_version_alone() {
         let get = |path| Attributes { verb: "get", path: Some(path), ..Attributes::default() };
         assert!(may(&["system:unauthenticated"], get("/healthz")) && may(&["system:unauthenticated"], get("/version")));
-        assert!(!may(&["system:unauthenticated"], get("/apis")) && may(&["system:authenticated"], get("/apis/apps/v1")));
-        assert!(!may(&["system:authenticated"], Attributes { verb: "list", resource: "pods", ..Attributes::default() }));
+        assert!(
+            !may(&["system:unauthenticated"], get("/apis")) && may(&["system:authenticated"], get("/apis/apps/v1"))
+        );
+        assert!(!may(
+            &["system:authenticated"],
+            Attributes { verb: "list", resource: "pods", ..Attributes::default() }
+        ));
     }
 
     #[test]
@@ -175,15 +234,30 @@ mod tests {
             let kind = object["kind"].as_str().unwrap();
             let row = resource::find_kind(RBAC, "v1", kind).unwrap();
             assert_eq!(row.strategy.validate_create(object), vec![], "{}", object["metadata"]["name"]);
-            assert_eq!(objects.iter().filter(|other| other["kind"] == kind && other["metadata"]["name"] == object["metadata"]["name"]).count(), 1);
+            assert_eq!(
+                objects
+                    .iter()
+                    .filter(|other| other["kind"] == kind && other["metadata"]["name"] == object["metadata"]["name"])
+                    .count(),
+                1
+            );
         }
     }
 
     #[test]
     fn a_viewer_sees_no_secrets_and_an_editor_writes_no_roles() {
-        let rules = |name: &str| Rule::of(bootstrap().iter().find(|object| object["kind"] == "ClusterRole" && object["metadata"]["name"] == name).unwrap());
+        let rules = |name: &str| {
+            Rule::of(
+                bootstrap()
+                    .iter()
+                    .find(|object| object["kind"] == "ClusterRole" && object["metadata"]["name"] == name)
+                    .unwrap(),
+            )
+        };
         let allows = |role: &str, verb: &str, group: &str, resource: &str| {
-            rules(role).iter().any(|rule| rule.allows(&Attributes { verb, group, resource, namespace: "d", ..Attributes::default() }))
+            rules(role)
+                .iter()
+                .any(|rule| rule.allows(&Attributes { verb, group, resource, namespace: "d", ..Attributes::default() }))
         };
         assert!(!allows("view", "get", "", "secrets") && allows("edit", "get", "", "secrets"));
         assert!(!allows("edit", "create", RBAC, "roles") && allows("admin", "create", RBAC, "roles"));

@@ -52,12 +52,14 @@ fn split(rule: &Rule) -> Vec<Rule> {
         }
         for group in &rule.api_groups {
             for resource in &rule.resources {
-                let whole = Rule { verbs: one(verb), api_groups: one(group), resources: one(resource), ..Rule::default() };
+                let whole =
+                    Rule { verbs: one(verb), api_groups: one(group), resources: one(resource), ..Rule::default() };
                 if rule.resource_names.is_empty() {
                     parts.push(whole);
                     continue;
                 }
-                parts.extend(rule.resource_names.iter().map(|name| Rule { resource_names: one(name), ..whole.clone() }));
+                parts
+                    .extend(rule.resource_names.iter().map(|name| Rule { resource_names: one(name), ..whole.clone() }));
             }
         }
     }
@@ -68,11 +70,19 @@ fn split(rule: &Rule) -> Vec<Rule> {
 fn covers(rule: &Rule, part: &Rule) -> bool {
     let verb = part.verbs.iter().all(|verb| has(&rule.verbs, verb));
     let paths = part.non_resource_urls.iter().all(|url| {
-        rule.non_resource_urls.iter().any(|pattern| path_matches(pattern, url.strip_suffix('*').unwrap_or(url)) && (pattern.ends_with('*') || !url.ends_with('*')))
+        rule.non_resource_urls.iter().any(|pattern| {
+            path_matches(pattern, url.strip_suffix('*').unwrap_or(url))
+                && (pattern.ends_with('*') || !url.ends_with('*'))
+        })
     });
     let groups = part.api_groups.iter().all(|group| has(&rule.api_groups, group));
-    let resources = part.resources.iter().all(|wanted| rule.resources.iter().any(|pattern| pattern == wanted || covers_resource(pattern, wanted)));
-    let names = rule.resource_names.is_empty() || (!part.resource_names.is_empty() && part.resource_names.iter().all(|name| rule.resource_names.contains(name)));
+    let resources = part
+        .resources
+        .iter()
+        .all(|wanted| rule.resources.iter().any(|pattern| pattern == wanted || covers_resource(pattern, wanted)));
+    let names = rule.resource_names.is_empty()
+        || (!part.resource_names.is_empty()
+            && part.resource_names.iter().all(|name| rule.resource_names.contains(name)));
     verb && paths && groups && resources && names
 }
 
@@ -102,14 +112,18 @@ mod tests {
 
     #[test]
     fn what_is_held_can_be_handed_out() {
-        let wanted = rules(&json!([{"verbs": ["get"], "apiGroups": ["apps"], "resources": ["deployments", "deployments/scale"]},
-            {"verbs": ["delete"], "apiGroups": [""], "resources": ["pods"], "resourceNames": ["a"]}]));
+        let wanted = rules(
+            &json!([{"verbs": ["get"], "apiGroups": ["apps"], "resources": ["deployments", "deployments/scale"]},
+            {"verbs": ["delete"], "apiGroups": [""], "resources": ["pods"], "resourceNames": ["a"]}]),
+        );
         assert!(missing(&policy(), "ann", &[], "d", &wanted).is_empty());
     }
 
     #[test]
     fn what_is_not_held_is_named() {
-        let wanted = rules(&json!([{"verbs": ["get", "delete"], "apiGroups": [""], "resources": ["pods"]}, {"verbs": ["get"], "nonResourceURLs": ["/x"]}]));
+        let wanted = rules(
+            &json!([{"verbs": ["get", "delete"], "apiGroups": [""], "resources": ["pods"]}, {"verbs": ["get"], "nonResourceURLs": ["/x"]}]),
+        );
         let missing = missing(&policy(), "ann", &[], "d", &wanted);
         assert_eq!(missing.len(), 2);
         assert!(refusal("ann", &[], &missing).contains(r#"{APIGroups:[""], Resources:["pods"], Verbs:["delete"]}"#));

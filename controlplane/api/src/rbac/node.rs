@@ -43,7 +43,9 @@ where
         ("", "configmaps" | "secrets" | "serviceaccounts", "") => {
             reads && !request.name.is_empty() && own_pods(node, pods()).any(|pod| refers_to(pod, request))
         }
-        ("", "serviceaccounts", "token") => request.verb == "create" && own_pods(node, pods()).any(|pod| refers_to(pod, request)),
+        ("", "serviceaccounts", "token") => {
+            request.verb == "create" && own_pods(node, pods()).any(|pod| refers_to(pod, request))
+        }
         ("authorization.k8s.io", "selfsubjectaccessreviews" | "selfsubjectrulesreviews", "")
         | ("authentication.k8s.io", "selfsubjectreviews" | "tokenreviews", "") => request.verb == "create",
         _ => false,
@@ -51,17 +53,22 @@ where
 }
 
 fn is_public(path: &str) -> bool {
-    ["/healthz", "/livez", "/readyz", "/version", "/api", "/apis", "/openapi"].iter().any(|prefix| {
-        path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    })
+    ["/healthz", "/livez", "/readyz", "/version", "/api", "/apis", "/openapi"]
+        .iter()
+        .any(|prefix| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
-fn may_change_pod<'a, P: IntoIterator<Item = &'a Value>>(node: &str, request: &Attributes<'_>, pods: impl FnOnce() -> P) -> bool {
+fn may_change_pod<'a, P: IntoIterator<Item = &'a Value>>(
+    node: &str,
+    request: &Attributes<'_>,
+    pods: impl FnOnce() -> P,
+) -> bool {
     let verb = matches!(
         (request.subresource, request.verb),
         ("", "delete") | ("status", "get" | "update" | "patch") | ("eviction", "create")
     );
-    verb && own_pods(node, pods()).any(|pod| metadata::namespace(pod) == Some(request.namespace) && metadata::name(pod) == Some(request.name))
+    verb && own_pods(node, pods())
+        .any(|pod| metadata::namespace(pod) == Some(request.namespace) && metadata::name(pod) == Some(request.name))
 }
 
 fn may_use_lease(node: &str, request: &Attributes<'_>) -> bool {
@@ -85,8 +92,11 @@ fn refers_to(pod: &Value, request: &Attributes<'_>) -> bool {
     let Some(spec) = pod.get("spec") else { return false };
     match request.resource {
         "serviceaccounts" => spec.get("serviceAccountName").and_then(Value::as_str) == Some(request.name),
-        "configmaps" => names_in(spec, "configMap", "configMapRef", "configMapKeyRef", &[]).any(|name| name == request.name),
-        _ => names_in(spec, "secret", "secretRef", "secretKeyRef", items(spec, "imagePullSecrets")).any(|name| name == request.name),
+        "configmaps" => {
+            names_in(spec, "configMap", "configMapRef", "configMapKeyRef", &[]).any(|name| name == request.name)
+        }
+        _ => names_in(spec, "secret", "secretRef", "secretKeyRef", items(spec, "imagePullSecrets"))
+            .any(|name| name == request.name),
     }
 }
 
@@ -95,13 +105,20 @@ fn items<'a>(value: &'a Value, field: &str) -> &'a [Value] {
 }
 
 /// The names of the ConfigMaps or Secrets in volumes, projections, `envFrom` and `env`, and in `others` by `name`.
-fn names_in<'a>(spec: &'a Value, volume: &'a str, env_from: &'a str, env: &'a str, others: &'a [Value]) -> impl Iterator<Item = &'a str> {
+fn names_in<'a>(
+    spec: &'a Value,
+    volume: &'a str,
+    env_from: &'a str,
+    env: &'a str,
+    others: &'a [Value],
+) -> impl Iterator<Item = &'a str> {
     let volumes = items(spec, "volumes").iter().flat_map(move |item| {
         let own = item.get(volume).into_iter();
         let projected = item.get("projected").map_or(&[][..], |projected| items(projected, "sources"));
         own.chain(projected.iter().filter_map(move |source| source.get(volume)))
     });
-    let containers = ["containers", "initContainers", "ephemeralContainers"].into_iter().flat_map(move |field| items(spec, field));
+    let containers =
+        ["containers", "initContainers", "ephemeralContainers"].into_iter().flat_map(move |field| items(spec, field));
     let variables = containers.flat_map(move |container| {
         let whole = items(container, "envFrom").iter().filter_map(move |item| item.get(env_from));
         let single = items(container, "env").iter().filter_map(move |item| item.get("valueFrom")?.get(env));
@@ -127,7 +144,9 @@ mod tests {
         ];
         let (group, what) = what.rsplit_once(':').unwrap_or(("", what));
         let (resource, subresource) = what.split_once('/').unwrap_or((what, ""));
-        may("n1", &Attributes { verb, group, resource, subresource, namespace, name, ..Attributes::default() }, || &pods)
+        may("n1", &Attributes { verb, group, resource, subresource, namespace, name, ..Attributes::default() }, || {
+            &pods
+        })
     }
 
     #[test]

@@ -53,8 +53,12 @@ impl Policy {
                     cluster_roles.push(object);
                     policy.roles.insert((String::new(), name), Rule::of(object));
                 }
-                "RoleBinding" => policy.bindings.entry(namespace.clone()).or_default().push(binding(object, name, &namespace)),
-                "ClusterRoleBinding" => policy.bindings.entry(String::new()).or_default().push(binding(object, name, "")),
+                "RoleBinding" => {
+                    policy.bindings.entry(namespace.clone()).or_default().push(binding(object, name, &namespace))
+                }
+                "ClusterRoleBinding" => {
+                    policy.bindings.entry(String::new()).or_default().push(binding(object, name, ""))
+                }
                 _ => {}
             }
         }
@@ -94,21 +98,32 @@ impl Policy {
         self.roles.get(&role_key(role_ref, namespace)).map(Vec::as_slice)
     }
 
-    fn held<'a>(&'a self, user: &'a str, groups: &'a [String], namespace: &'a str) -> impl Iterator<Item = (&'a Binding, &'a str, &'a [Rule])> {
+    fn held<'a>(
+        &'a self,
+        user: &'a str,
+        groups: &'a [String],
+        namespace: &'a str,
+    ) -> impl Iterator<Item = (&'a Binding, &'a str, &'a [Rule])> {
         let local = (!namespace.is_empty()).then_some(namespace);
         [Some(""), local].into_iter().flatten().flat_map(move |scope| {
-            let bindings = self.bindings.get(scope).into_iter().flatten().filter(move |binding| binding.is_for(user, groups));
-            bindings.filter_map(move |binding| self.roles.get(&binding.role).map(|rules| (binding, scope, rules.as_slice())))
+            let bindings =
+                self.bindings.get(scope).into_iter().flatten().filter(move |binding| binding.is_for(user, groups));
+            bindings.filter_map(move |binding| {
+                self.roles.get(&binding.role).map(|rules| (binding, scope, rules.as_slice()))
+            })
         })
     }
 }
 
 /// The rules of the ClusterRoles that an aggregating one selects by their labels.
 fn aggregated(role: &Value, cluster_roles: &[&Value]) -> Vec<Rule> {
-    let selectors = role.pointer("/aggregationRule/clusterRoleSelectors").and_then(Value::as_array).into_iter().flatten();
-    let selectors: Vec<LabelSelector> = selectors.filter_map(|selector| LabelSelector::from_value(Some(selector)).ok()).collect();
+    let selectors =
+        role.pointer("/aggregationRule/clusterRoleSelectors").and_then(Value::as_array).into_iter().flatten();
+    let selectors: Vec<LabelSelector> =
+        selectors.filter_map(|selector| LabelSelector::from_value(Some(selector)).ok()).collect();
     let selected = cluster_roles.iter().filter(|other| {
-        metadata::name(other) != metadata::name(role) && selectors.iter().any(|selector| selector.matches(metadata::labels(other)))
+        metadata::name(other) != metadata::name(role)
+            && selectors.iter().any(|selector| selector.matches(metadata::labels(other)))
     });
     selected.flat_map(|other| Rule::of(other)).collect()
 }
@@ -167,7 +182,18 @@ mod tests {
     fn may(user: &str, groups: &[&str], verb: &str, what: &str, namespace: &str, name: &str) -> bool {
         let groups: Vec<String> = groups.iter().map(|group| (*group).to_owned()).collect();
         let (resource, subresource) = what.split_once('/').unwrap_or((what, ""));
-        policy().authorize(&Attributes { user, groups: &groups, verb, resource, subresource, namespace, name, ..Attributes::default() }).is_allowed()
+        policy()
+            .authorize(&Attributes {
+                user,
+                groups: &groups,
+                verb,
+                resource,
+                subresource,
+                namespace,
+                name,
+                ..Attributes::default()
+            })
+            .is_allowed()
     }
 
     #[test]
@@ -207,7 +233,11 @@ mod tests {
 
     #[test]
     fn paths_match_by_prefix() {
-        let may = |path| policy().authorize(&Attributes { user: "ann", verb: "get", path: Some(path), ..Attributes::default() }).is_allowed();
+        let may = |path| {
+            policy()
+                .authorize(&Attributes { user: "ann", verb: "get", path: Some(path), ..Attributes::default() })
+                .is_allowed()
+        };
         assert!(may("/healthz") && may("/metrics/slis"));
         assert!(!may("/healthz/x") && !may("/version"));
     }

@@ -41,7 +41,10 @@ impl Rule {
             Some(path) => self.non_resource_urls.iter().any(|pattern| path_matches(pattern, path)),
             None => {
                 has(&self.api_groups, request.group)
-                    && self.resources.iter().any(|pattern| resource_matches(pattern, request.resource, request.subresource))
+                    && self
+                        .resources
+                        .iter()
+                        .any(|pattern| resource_matches(pattern, request.resource, request.subresource))
                     && (self.resource_names.is_empty() || self.resource_names.iter().any(|name| name == request.name))
             }
         }

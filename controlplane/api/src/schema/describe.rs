@@ -20,5 +20,6 @@ pub fn describe_field(message: &str, field: &str) -> Option<&'static str> {
 
 fn descriptions() -> &'static BTreeMap<&'static str, &'static str> {
     static DESCRIPTIONS: OnceLock<BTreeMap<&str, &str>> = OnceLock::new();
-    DESCRIPTIONS.get_or_init(|| include_str!("descriptions.txt").lines().filter_map(|line| line.split_once(": ")).collect())
+    DESCRIPTIONS
+        .get_or_init(|| include_str!("descriptions.txt").lines().filter_map(|line| line.split_once(": ")).collect())
 }

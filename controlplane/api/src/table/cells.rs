@@ -13,28 +13,43 @@ pub(crate) const NONE: &str = "<none>";
 pub(crate) const UNKNOWN: &str = "<unknown>";
 
 /// A text column that is always shown.
-pub(crate) const fn column(name: &'static str, description: &'static str, cell: fn(&Value, Timestamp) -> Value) -> Column {
+pub(crate) const fn column(
+    name: &'static str,
+    description: &'static str,
+    cell: fn(&Value, Timestamp) -> Value,
+) -> Column {
     Column { name, kind: "string", format: "", priority: 0, description, cell }
 }
 
 /// A text column of `-o wide`.
-pub(crate) const fn wide(name: &'static str, description: &'static str, cell: fn(&Value, Timestamp) -> Value) -> Column {
+pub(crate) const fn wide(
+    name: &'static str,
+    description: &'static str,
+    cell: fn(&Value, Timestamp) -> Value,
+) -> Column {
     Column { priority: 1, ..column(name, description, cell) }
 }
 
 /// A column of numbers that is always shown.
-pub(crate) const fn number(name: &'static str, description: &'static str, cell: fn(&Value, Timestamp) -> Value) -> Column {
+pub(crate) const fn number(
+    name: &'static str,
+    description: &'static str,
+    cell: fn(&Value, Timestamp) -> Value,
+) -> Column {
     Column { kind: "integer", ..column(name, description, cell) }
 }
 
 /// The first column of every table.
-pub(crate) const NAME: Column = Column { format: "name", ..column("Name", "Name must be unique within a namespace.", name_cell) };
+pub(crate) const NAME: Column =
+    Column { format: "name", ..column("Name", "Name must be unique within a namespace.", name_cell) };
 /// The last column of most tables.
 pub(crate) const AGE: Column = column("Age", "How long ago the object was created.", age_cell);
 /// When it was made, for kinds without columns of their own.
 pub(crate) const CREATED_AT: Column = Column {
     kind: "date",
-    ..column("Created At", "When the object was created.", |object, _| metadata::creation_timestamp(object).unwrap_or(UNKNOWN).into())
+    ..column("Created At", "When the object was created.", |object, _| {
+        metadata::creation_timestamp(object).unwrap_or(UNKNOWN).into()
+    })
 };
 
 fn name_cell(object: &Value, _: Timestamp) -> Value {
@@ -94,13 +109,15 @@ pub(crate) fn containers(object: &Value, pointer: &str, field: &str) -> Value {
 
 /// A `metav1.LabelSelector` as one text.
 pub(crate) fn selector(value: Option<&Value>) -> Value {
-    let selector = crate::selector::LabelSelector::from_value(value).map(|selector| selector.to_string()).unwrap_or_default();
+    let selector =
+        crate::selector::LabelSelector::from_value(value).map(|selector| selector.to_string()).unwrap_or_default();
     or_none(&selector).into()
 }
 
 /// A map of labels as one text.
 pub(crate) fn labels(value: Option<&Value>) -> String {
     let pairs = value.and_then(Value::as_object).into_iter().flatten();
-    let pairs: Vec<String> = pairs.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    let pairs: Vec<String> =
+        pairs.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
     if pairs.is_empty() { NONE.to_owned() } else { pairs.join(",") }
 }

@@ -31,9 +31,24 @@ mod tests {
         const HOUR: i64 = 3600;
         const DAY: i64 = 86_400;
         for (seconds, text) in [
-            (-5, "<invalid>"), (-1, "0s"), (0, "0s"), (119, "119s"), (2 * MINUTE, "2m"), (3 * MINUTE + 10, "3m10s"), (10 * MINUTE + 5, "10m"),
-            (179 * MINUTE, "179m"), (3 * HOUR, "3h"), (7 * HOUR + 30 * MINUTE, "7h30m"), (47 * HOUR, "47h"), (2 * DAY, "2d"), (2 * DAY + 3 * HOUR, "2d3h"),
-            (8 * DAY, "8d"), (729 * DAY, "729d"), (730 * DAY, "2y"), (770 * DAY, "2y40d"), (3000 * DAY, "8y"),
+            (-5, "<invalid>"),
+            (-1, "0s"),
+            (0, "0s"),
+            (119, "119s"),
+            (2 * MINUTE, "2m"),
+            (3 * MINUTE + 10, "3m10s"),
+            (10 * MINUTE + 5, "10m"),
+            (179 * MINUTE, "179m"),
+            (3 * HOUR, "3h"),
+            (7 * HOUR + 30 * MINUTE, "7h30m"),
+            (47 * HOUR, "47h"),
+            (2 * DAY, "2d"),
+            (2 * DAY + 3 * HOUR, "2d3h"),
+            (8 * DAY, "8d"),
+            (729 * DAY, "729d"),
+            (730 * DAY, "2y"),
+            (770 * DAY, "2y40d"),
+            (3000 * DAY, "8y"),
         ] {
             assert_eq!(human_duration(seconds), text);
         }

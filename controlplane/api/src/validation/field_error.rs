@@ -129,6 +129,10 @@ impl FieldError {
 
 impl fmt::Display for FieldError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.field.is_empty() { formatter.write_str(&self.body()) } else { write!(formatter, "{}: {}", self.field, self.body()) }
+        if self.field.is_empty() {
+            formatter.write_str(&self.body())
+        } else {
+            write!(formatter, "{}: {}", self.field, self.body())
+        }
     }
 }

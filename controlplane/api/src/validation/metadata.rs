@@ -87,7 +87,11 @@ fn owner_references(problems: &mut Vec<FieldError>, object: &Value) {
     }
     if owners.iter().filter(|owner| owner.controller).count() > 1 {
         let value = object.pointer("/metadata/ownerReferences").cloned().unwrap_or_default();
-        problems.push(FieldError::invalid("metadata.ownerReferences", value, "Only one reference can have Controller set to true"));
+        problems.push(FieldError::invalid(
+            "metadata.ownerReferences",
+            value,
+            "Only one reference can have Controller set to true",
+        ));
     }
 }
 
@@ -112,7 +116,9 @@ mod tests {
     #[test]
     fn a_bad_name_is_explained_at_its_path() {
         let texts = texts(&json!({"metadata": {"name": "Bad_Name", "labels": {"-x": "y y"}}}));
-        assert!(texts[0].starts_with("metadata.name: Invalid value: \"Bad_Name\": a lowercase RFC 1123 subdomain must"));
+        assert!(
+            texts[0].starts_with("metadata.name: Invalid value: \"Bad_Name\": a lowercase RFC 1123 subdomain must")
+        );
         assert!(texts[1].starts_with("metadata.labels: Invalid value: \"-x\": name part must consist of"));
         assert!(texts[2].starts_with("metadata.labels: Invalid value: \"y y\": a valid label must be"));
     }

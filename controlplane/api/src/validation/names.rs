@@ -68,7 +68,8 @@ pub fn path_segment(text: &str) -> Vec<String> {
 }
 
 fn is_name_part(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')) && ends(text, u8::is_ascii_alphanumeric)
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+        && ends(text, u8::is_ascii_alphanumeric)
 }
 
 const NAME_PART: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character \
@@ -80,7 +81,9 @@ pub fn qualified_name(text: &str) -> Vec<String> {
     let name = match text.split_once('/') {
         None => text,
         Some((_, name)) if name.contains('/') => {
-            return vec![format!("a qualified name {NAME_PART} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')")];
+            return vec![format!(
+                "a qualified name {NAME_PART} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
         }
         Some(("", name)) => {
             wrong.push("prefix part must be non-empty".to_owned());
@@ -175,7 +178,11 @@ mod tests {
             assert!(qualified_name(key).is_empty(), "{key}");
         }
         assert!(label_value("").is_empty() && label_value("v1.2_x").is_empty());
-        assert!(config_key("a.b_c-D").is_empty() && environment_variable("a.b-c").is_empty() && port_name("http-1").is_empty());
+        assert!(
+            config_key("a.b_c-D").is_empty()
+                && environment_variable("a.b-c").is_empty()
+                && port_name("http-1").is_empty()
+        );
     }
 
     #[test]
@@ -183,13 +190,17 @@ mod tests {
         for name in ["", "A", "a_b", "-a", "a-", "a..b", ".a"] {
             assert_eq!(dns_subdomain(name).len(), 1, "{name}");
         }
-        assert!(dns_subdomain("Web")[0].ends_with(r"regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"));
+        assert!(dns_subdomain("Web")[0].ends_with(
+            r"regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+        ));
         assert_eq!(dns_label(&"a".repeat(64)), ["must be no more than 63 bytes"]);
         assert!(!dns_1035_label("1a").is_empty());
         for key in ["", "a/", "/a", "a/b/c", "-a", "A_/b"] {
             assert!(!qualified_name(key).is_empty(), "{key}");
         }
-        assert!(!config_key("a/b").is_empty() && !config_key("..").is_empty() && !environment_variable("a=b").is_empty());
+        assert!(
+            !config_key("a/b").is_empty() && !config_key("..").is_empty() && !environment_variable("a=b").is_empty()
+        );
         assert_eq!(path_segment("a/b"), ["may not contain '/'"]);
     }
 }

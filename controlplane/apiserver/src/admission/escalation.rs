@@ -1,8 +1,8 @@
 //! Nobody hands out what he does not hold: the check on writing roles and bindings.
 
 use serde_json::Value;
-use shoal_api::rbac::{Policy, Rule, escalation};
 use shoal_api::Status;
+use shoal_api::rbac::{Policy, Rule, escalation};
 
 use super::Admission;
 
@@ -20,7 +20,12 @@ pub(super) fn check(admission: &Admission<'_>, object: &Value) -> Result<(), Sta
             let reference = object.get("roleRef").unwrap_or(&Value::Null);
             let text = |field: &str| reference.get(field).and_then(Value::as_str).unwrap_or_default();
             let plural = if text("kind") == "ClusterRole" { "clusterroles" } else { "roles" };
-            ("bind", plural, text("name"), policy.and_then(|policy| policy.role_rules(reference, namespace)).map(<[Rule]>::to_vec))
+            (
+                "bind",
+                plural,
+                text("name"),
+                policy.and_then(|policy| policy.role_rules(reference, namespace)).map(<[Rule]>::to_vec),
+            )
         }
     };
     if policy.is_some_and(|policy| may(policy, admission, verb, resource_of_role, namespace, role)) {
@@ -31,7 +36,11 @@ pub(super) fn check(admission: &Admission<'_>, object: &Value) -> Result<(), Sta
         return refuse("the role that is bound does not exist");
     };
     let missing = escalation::missing(policy, &admission.user.name, &admission.user.groups, namespace, &wanted);
-    if missing.is_empty() { Ok(()) } else { refuse(&escalation::refusal(&admission.user.name, &admission.user.groups, &missing)) }
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        refuse(&escalation::refusal(&admission.user.name, &admission.user.groups, &missing))
+    }
 }
 
 fn may(policy: &Policy, admission: &Admission<'_>, verb: &str, resource: &str, namespace: &str, name: &str) -> bool {

@@ -44,7 +44,8 @@ pub(crate) fn create(admission: &Admission<'_>, object: &mut Value) -> Result<()
 
 /// Refuses a change that the user may not make.
 pub(crate) fn update(admission: &Admission<'_>, new: &Value, old: &Value) -> Result<(), Status> {
-    let same = ["rules", "aggregationRule", "roleRef", "subjects"].iter().all(|field| new.get(*field) == old.get(*field));
+    let same =
+        ["rules", "aggregationRule", "roleRef", "subjects"].iter().all(|field| new.get(*field) == old.get(*field));
     if !same {
         escalation::check(admission, new)?;
     }
@@ -53,7 +54,9 @@ pub(crate) fn update(admission: &Admission<'_>, new: &Value, old: &Value) -> Res
 
 /// Refuses a deletion that the user may not make, or that nobody may make.
 pub(crate) fn delete(admission: &Admission<'_>, old: &Value) -> Result<(), Status> {
-    if admission.storage == "core/namespaces" && ["default", "kube-system", "kube-public", "kube-node-lease"].contains(&admission.name) {
+    if admission.storage == "core/namespaces"
+        && ["default", "kube-system", "kube-public", "kube-node-lease"].contains(&admission.name)
+    {
         return Err(Status::forbidden("", "namespaces", admission.name, "this namespace may not be deleted"));
     }
     node_restriction::delete(admission, old)

@@ -52,7 +52,11 @@ pub(super) fn delete(admission: &Admission<'_>, old: &Value) -> Result<(), Statu
 }
 
 fn own_node(admission: &Admission<'_>, node: &str) -> Result<(), Status> {
-    if admission.name == node { Ok(()) } else { refuse(admission, &format!("node {node:?} is not allowed to modify node {:?}", admission.name)) }
+    if admission.name == node {
+        Ok(())
+    } else {
+        refuse(admission, &format!("node {node:?} is not allowed to modify node {:?}", admission.name))
+    }
 }
 
 fn own_lease(admission: &Admission<'_>, node: &str) -> Result<(), Status> {
@@ -70,13 +74,18 @@ fn own_pod(admission: &Admission<'_>, pod: &Value, node: &str) -> Result<(), Sta
 }
 
 fn restricted_labels(admission: &Admission<'_>, new: &Value, old: &Value) -> Result<(), Status> {
-    let label = |object: &Value, key: &str| object.pointer("/metadata/labels").and_then(|labels| labels.get(key)).cloned();
+    let label =
+        |object: &Value, key: &str| object.pointer("/metadata/labels").and_then(|labels| labels.get(key)).cloned();
     let changed = [new, old]
         .iter()
         .filter_map(|object| metadata::labels(object))
         .flat_map(|labels| labels.keys())
         .any(|key| key.starts_with(RESTRICTED_PREFIX) && label(new, key) != label(old, key));
-    if changed { refuse(admission, "a node may not set labels of the node-restriction.kubernetes.io/ prefix") } else { Ok(()) }
+    if changed {
+        refuse(admission, "a node may not set labels of the node-restriction.kubernetes.io/ prefix")
+    } else {
+        Ok(())
+    }
 }
 
 fn refuse(admission: &Admission<'_>, message: &str) -> Result<(), Status> {

@@ -20,9 +20,12 @@ pub(super) fn complete(admission: &Admission<'_>, pod: &mut Value) -> Result<(),
         .find_map(|field| spec.get(*field).and_then(Value::as_str).filter(|name| !name.is_empty()))
         .unwrap_or("default")
         .to_owned();
-    if account != "default" && admission.view.get(&keys::object("core/serviceaccounts", admission.namespace, &account)).is_none() {
+    if account != "default"
+        && admission.view.get(&keys::object("core/serviceaccounts", admission.namespace, &account)).is_none()
+    {
         let namespace = admission.namespace.unwrap_or_default();
-        let message = format!("error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found");
+        let message =
+            format!("error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found");
         return Err(Status::forbidden("", "pods", admission.name, &message));
     }
     spec.insert("serviceAccountName".to_owned(), account.clone().into());
@@ -49,6 +52,9 @@ mod tests {
     #[test]
     fn a_toleration_of_everything_counts() {
         assert!(tolerates_no_execute(&json!({"operator": "Exists"}), "node.kubernetes.io/not-ready"));
-        assert!(!tolerates_no_execute(&json!({"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}), "node.kubernetes.io/not-ready"));
+        assert!(!tolerates_no_execute(
+            &json!({"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}),
+            "node.kubernetes.io/not-ready"
+        ));
     }
 }

@@ -71,7 +71,8 @@ impl Claims {
         if now.as_second() < self.nbf {
             return Err(Refused::Early);
         }
-        let wanted = |audience: &String| if audiences.is_empty() { audience == ISSUER } else { audiences.contains(audience) };
+        let wanted =
+            |audience: &String| if audiences.is_empty() { audience == ISSUER } else { audiences.contains(audience) };
         if self.aud.iter().any(wanted) { Ok(()) } else { Err(Refused::Audience) }
     }
 
@@ -83,7 +84,9 @@ impl Claims {
             return Err(Refused::Unbound);
         }
         match &self.kubernetes.pod {
-            Some(pod) if !lives(view, &keys::object("core/pods", Some(namespace), &pod.name), &pod.uid) => Err(Refused::Unbound),
+            Some(pod) if !lives(view, &keys::object("core/pods", Some(namespace), &pod.name), &pod.uid) => {
+                Err(Refused::Unbound)
+            }
             _ => Ok(()),
         }
     }
@@ -92,7 +95,8 @@ impl Claims {
     pub(crate) fn user(&self) -> User {
         let mut user = User::service_account(&self.kubernetes.namespace, &self.kubernetes.serviceaccount.name);
         user.uid.clone_from(&self.kubernetes.serviceaccount.uid);
-        let mut extra = |key: &str, value: String| user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value]);
+        let mut extra =
+            |key: &str, value: String| user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value]);
         extra("credential-id", format!("JTI={}", self.jti));
         if let Some(pod) = &self.kubernetes.pod {
             extra("pod-name", pod.name.clone());

@@ -14,11 +14,17 @@ use crate::server::Shared;
 /// 400 when groups are named without a user, 403 when `user` may not impersonate what is asked for.
 pub(crate) fn impersonate(shared: &Shared, user: User, headers: &HeaderMap) -> Result<User, Status> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).filter(|value| !value.is_empty());
-    let groups: Vec<String> =
-        headers.get_all("impersonate-group").iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect();
+    let groups: Vec<String> = headers
+        .get_all("impersonate-group")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .map(str::to_owned)
+        .collect();
     let extra: Vec<(String, String)> = headers
         .iter()
-        .filter_map(|(name, value)| Some((percent_decode(name.as_str().strip_prefix("impersonate-extra-")?), value.to_str().ok()?.to_owned())))
+        .filter_map(|(name, value)| {
+            Some((percent_decode(name.as_str().strip_prefix("impersonate-extra-")?), value.to_str().ok()?.to_owned()))
+        })
         .collect();
     let Some(name) = text("impersonate-user") else {
         if groups.is_empty() && extra.is_empty() && text("impersonate-uid").is_none() {

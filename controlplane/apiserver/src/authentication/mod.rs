@@ -20,10 +20,17 @@ use user::User;
 ///
 /// # Errors
 /// 401 when a bearer token is shown and not accepted.
-pub(crate) async fn authenticate(peer: &Peer, headers: &HeaderMap, key: &ServiceAccountKey, store: &Store) -> Result<User, Status> {
+pub(crate) async fn authenticate(
+    peer: &Peer,
+    headers: &HeaderMap,
+    key: &ServiceAccountKey,
+    store: &Store,
+) -> Result<User, Status> {
     match peer {
         Peer::Internal(name) => Ok(User::authenticated(name, ["system:masters".to_owned()])),
-        Peer::Certificate { common_name, organizations } => Ok(User::authenticated(common_name, organizations.iter().cloned())),
+        Peer::Certificate { common_name, organizations } => {
+            Ok(User::authenticated(common_name, organizations.iter().cloned()))
+        }
         Peer::Token | Peer::Anonymous => match bearer(headers)? {
             None => Ok(User::anonymous()),
             Some(token) => token_user(token, &[], key, store).await.map(|claims| claims.user()).map_err(|refused| {
@@ -39,13 +46,20 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Status> {
     let Some(value) = headers.get(AUTHORIZATION) else { return Ok(None) };
     let text = value.to_str().map_err(|_| Status::unauthorized())?;
     match text.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() => Ok(Some(token.trim())),
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() => {
+            Ok(Some(token.trim()))
+        }
         _ => Err(Status::unauthorized()),
     }
 }
 
 /// The claims of a token that is good for one of `audiences` (empty: the API server).
-pub(crate) async fn token_user(token: &str, audiences: &[String], key: &ServiceAccountKey, store: &Store) -> Result<Claims, Refused> {
+pub(crate) async fn token_user(
+    token: &str,
+    audiences: &[String],
+    key: &ServiceAccountKey,
+    store: &Store,
+) -> Result<Claims, Refused> {
     let claims: Claims = key.verify(token).ok_or(Refused::Foreign)?;
     claims.check(Timestamp::now(), audiences)?;
     if claims.check_bound(&store.view()).is_err() {

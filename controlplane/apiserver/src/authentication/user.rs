@@ -18,7 +18,11 @@ pub struct User {
 impl User {
     /// Whoever shows nothing.
     pub(crate) fn anonymous() -> Self {
-        Self { name: "system:anonymous".to_owned(), groups: vec!["system:unauthenticated".to_owned()], ..Self::default() }
+        Self {
+            name: "system:anonymous".to_owned(),
+            groups: vec!["system:unauthenticated".to_owned()],
+            ..Self::default()
+        }
     }
 
     /// A user whose groups are `groups` and `system:authenticated`.

@@ -3,8 +3,8 @@
 mod node;
 
 use http::Method;
-use shoal_api::{Status, rbac};
 use shoal_api::selector::FieldSelector;
+use shoal_api::{Status, rbac};
 
 use crate::authentication::user::User;
 use crate::public_paths;
@@ -31,7 +31,9 @@ impl Attributes {
     /// The attributes of a request.
     pub(crate) fn of(target: &Target, method: &Method, field_selector: Option<FieldSelector>) -> Self {
         match target {
-            Target::Path(path) => Self { verb: request::path_verb(method), path: Some(path.clone()), ..Self::default() },
+            Target::Path(path) => {
+                Self { verb: request::path_verb(method), path: Some(path.clone()), ..Self::default() }
+            }
             Target::Resource(target) => Self {
                 verb: target.verb.to_owned(),
                 group: target.group.clone(),
@@ -63,7 +65,8 @@ impl Attributes {
 
     /// Whether a node's rights to this depend on which pods it has.
     fn concerns_pods(&self) -> bool {
-        !self.namespace.is_empty() && matches!(self.resource.as_str(), "pods" | "configmaps" | "secrets" | "serviceaccounts")
+        !self.namespace.is_empty()
+            && matches!(self.resource.as_str(), "pods" | "configmaps" | "secrets" | "serviceaccounts")
     }
 
     /// The value that the selector requires of a field.

@@ -14,7 +14,11 @@ use crate::{keys, stored};
 /// Whether `node` may do this; no means only that another authorizer may still allow it.
 pub(super) fn allows(view: &View, user: &User, node: &str, attributes: &Attributes) -> bool {
     let lists = matches!(attributes.verb.as_str(), "list" | "watch");
-    if lists && attributes.group.is_empty() && attributes.resource == "pods" && attributes.field("spec.nodeName").as_deref() != Some(node) {
+    if lists
+        && attributes.group.is_empty()
+        && attributes.resource == "pods"
+        && attributes.field("spec.nodeName").as_deref() != Some(node)
+    {
         return false;
     }
     let name = attributes.named().unwrap_or_default();

@@ -15,9 +15,13 @@ pub(crate) async fn answer(call: &Call, body: Body) -> Result<Response<Body>, St
     let write = WriteOptions::parse(&call.query)?;
     let body = decode::read(body).await?;
     let kind = ("policy", "v1", "Eviction");
-    let (eviction, _) = decode::object(&call.headers, &body, Some("io.k8s.api.policy.v1.Eviction"), kind, write.field_validation)?;
+    let (eviction, _) =
+        decode::object(&call.headers, &body, Some("io.k8s.api.policy.v1.Eviction"), kind, write.field_validation)?;
     let mut options = DeleteOptions::from_value(eviction.get("deleteOptions").unwrap_or(&Value::Null))?;
     options.dry_run |= write.dry_run;
     delete::delete(call, call.name()?, &options).await?;
-    Ok(respond::value(StatusCode::CREATED, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})))
+    Ok(respond::value(
+        StatusCode::CREATED,
+        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+    ))
 }

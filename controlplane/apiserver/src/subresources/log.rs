@@ -11,7 +11,16 @@ use crate::verbs::get;
 use crate::{Body, body, errors};
 
 /// What is passed on to the node.
-const PARAMETERS: [&str; 8] = ["follow", "previous", "timestamps", "tailLines", "sinceSeconds", "sinceTime", "limitBytes", "insecureSkipTLSVerifyBackend"];
+const PARAMETERS: [&str; 8] = [
+    "follow",
+    "previous",
+    "timestamps",
+    "tailLines",
+    "sinceSeconds",
+    "sinceTime",
+    "limitBytes",
+    "insecureSkipTLSVerifyBackend",
+];
 
 /// Streams the log.
 pub(crate) async fn answer(call: &Call) -> Result<Response<Body>, Status> {
@@ -24,14 +33,20 @@ pub(crate) async fn answer(call: &Call) -> Result<Response<Body>, Status> {
     if node.is_empty() {
         return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
     }
-    let parameters: Vec<String> =
-        PARAMETERS.iter().filter_map(|name| call.query.get(name).map(|value| format!("{name}={}", encode(value)))).collect();
+    let parameters: Vec<String> = PARAMETERS
+        .iter()
+        .filter_map(|name| call.query.get(name).map(|value| format!("{name}={}", encode(value))))
+        .collect();
     let path = format!("/containerLogs/{namespace}/{name}/{container}?{}", parameters.join("&"));
     let request = Request::get(path).body(body::empty()).map_err(|error| Status::bad_request(error.to_string()))?;
     let response = call.shared.config.node_requests.send(node, request).await.map_err(|error| errors::node(&error))?;
     let (mut parts, body) = response.into_parts();
     if !parts.status.is_success() {
-        let text = body.collect().await.map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_owned()).unwrap_or_default();
+        let text = body
+            .collect()
+            .await
+            .map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_owned())
+            .unwrap_or_default();
         return Err(match parts.status.as_u16() {
             404 => Status::bad_request(format!("container {container:?} in pod {name:?} has no log: {text}")),
             400 => Status::bad_request(text),
@@ -55,9 +70,10 @@ fn container(call: &Call, pod: &Value, name: &str) -> Result<String, Status> {
         Some(wanted) => Err(Status::bad_request(format!("container {wanted} is not valid for pod {name}"))),
         None => match main.as_slice() {
             [only] if init.is_empty() => Ok((*only).to_owned()),
-            _ if init.is_empty() => {
-                Err(Status::bad_request(format!("a container name must be specified for pod {name}, choose one of: [{}]", main.join(" "))))
-            }
+            _ if init.is_empty() => Err(Status::bad_request(format!(
+                "a container name must be specified for pod {name}, choose one of: [{}]",
+                main.join(" ")
+            ))),
             _ => Err(Status::bad_request(format!(
                 "a container name must be specified for pod {name}, choose one of: [{}] or one of the init containers: [{}]",
                 main.join(" "),
@@ -71,6 +87,12 @@ fn container(call: &Call, pod: &Value, name: &str) -> Result<String, Status> {
 fn encode(value: &str) -> String {
     value
         .bytes()
-        .map(|byte| if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .map(|byte| {
+            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
         .collect()
 }

@@ -10,13 +10,18 @@ mod token;
 use http::{Method, Response};
 use shoal_api::Status;
 
+use crate::Body;
 use crate::handler::{self, Call};
 use crate::verbs;
 use crate::verbs::update::Part;
-use crate::Body;
 
 /// Answers a request for a subresource.
-pub(crate) async fn answer(call: Call, subresource: &str, method: &Method, body: Body) -> Result<Response<Body>, Status> {
+pub(crate) async fn answer(
+    call: Call,
+    subresource: &str,
+    method: &Method,
+    body: Body,
+) -> Result<Response<Body>, Status> {
     if call.resource.subresource(subresource).is_none() {
         return Err(Status::path_not_found());
     }

@@ -7,9 +7,9 @@ use shoal_api::subresource::{self, scale_of};
 
 use crate::handler::Call;
 use crate::query::WriteOptions;
+use crate::verbs::get;
 use crate::verbs::patch::Patch;
 use crate::verbs::update::{self, Part};
-use crate::verbs::get;
 use crate::{Body, decode, object, respond};
 
 const SCHEMA: &str = "io.k8s.api.autoscaling.v1.Scale";
@@ -45,7 +45,10 @@ fn with_scale(object: &Value, scale: &Value) -> Result<Value, Status> {
     let mut object = object.clone();
     subresource::apply_scale(&mut object, scale)?;
     for field in ["resourceVersion", "uid"] {
-        match scale.pointer(&format!("/metadata/{field}")).filter(|value| value.as_str().is_some_and(|text| !text.is_empty())) {
+        match scale
+            .pointer(&format!("/metadata/{field}"))
+            .filter(|value| value.as_str().is_some_and(|text| !text.is_empty()))
+        {
             Some(value) => object::metadata_mut(&mut object).insert(field.to_owned(), value.clone()),
             None => object::metadata_mut(&mut object).remove(field),
         };

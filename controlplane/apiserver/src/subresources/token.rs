@@ -17,15 +17,25 @@ pub(crate) async fn answer(call: &Call, body: Body) -> Result<Response<Body>, St
     let options = WriteOptions::parse(&call.query)?;
     let body = decode::read(body).await?;
     let kind = ("authentication.k8s.io", "v1", "TokenRequest");
-    let (mut request, _) =
-        decode::object(&call.headers, &body, Some("io.k8s.api.authentication.v1.TokenRequest"), kind, options.field_validation)?;
+    let (mut request, _) = decode::object(
+        &call.headers,
+        &body,
+        Some("io.k8s.api.authentication.v1.TokenRequest"),
+        kind,
+        options.field_validation,
+    )?;
     call.barrier().await?;
     let name = call.name()?;
     let namespace = call.namespace().unwrap_or_default().to_owned();
     let (account, _) = get::current(call, name)?;
-    let seconds = request.pointer("/spec/expirationSeconds").and_then(Value::as_i64).unwrap_or(limits::TOKEN_DEFAULT_SECONDS);
+    let seconds =
+        request.pointer("/spec/expirationSeconds").and_then(Value::as_i64).unwrap_or(limits::TOKEN_DEFAULT_SECONDS);
     if !(limits::TOKEN_MIN_SECONDS..=limits::TOKEN_MAX_SECONDS).contains(&seconds) {
-        let error = FieldError::invalid("spec.expirationSeconds", seconds, "may not specify a duration less than 10 minutes or larger than 2^32 seconds");
+        let error = FieldError::invalid(
+            "spec.expirationSeconds",
+            seconds,
+            "may not specify a duration less than 10 minutes or larger than 2^32 seconds",
+        );
         return Err(Status::invalid("authentication.k8s.io", "TokenRequest", name, vec![error]));
     }
     let audiences = request.pointer("/spec/audiences").and_then(Value::as_array).into_iter().flatten();
@@ -43,14 +53,22 @@ pub(crate) async fn answer(call: &Call, body: Body) -> Result<Response<Body>, St
         jti: Uuid::new_v4().to_string(),
         kubernetes: Bound {
             namespace: namespace.clone(),
-            serviceaccount: Reference { name: name.to_owned(), uid: metadata::uid(&account).unwrap_or_default().to_owned() },
+            serviceaccount: Reference {
+                name: name.to_owned(),
+                uid: metadata::uid(&account).unwrap_or_default().to_owned(),
+            },
             pod,
             node: None,
         },
         nbf: now,
         sub: format!("system:serviceaccount:{namespace}:{name}"),
     };
-    let token = call.shared.config.service_account_key.sign(&claims).ok_or_else(|| Status::internal("the token could not be signed".to_owned()))?;
+    let token = call
+        .shared
+        .config
+        .service_account_key
+        .sign(&claims)
+        .ok_or_else(|| Status::internal("the token could not be signed".to_owned()))?;
     let expires = Timestamp::from_second(claims.exp).map(object::format_time).unwrap_or_default();
     request["metadata"] = json!({"name": name, "namespace": namespace, "creationTimestamp": object::now()});
     request["spec"]["audiences"] = json!(audiences);
@@ -61,20 +79,30 @@ pub(crate) async fn answer(call: &Call, body: Body) -> Result<Response<Body>, St
 
 /// The pod that the token is to be bound to, if any; it must be there and use the account.
 fn bound_pod(call: &Call, request: &Value, namespace: &str, account: &str) -> Result<Option<Reference>, Status> {
-    let Some(reference) = request.pointer("/spec/boundObjectRef").filter(|reference| reference.is_object()) else { return Ok(None) };
+    let Some(reference) = request.pointer("/spec/boundObjectRef").filter(|reference| reference.is_object()) else {
+        return Ok(None);
+    };
     let text = |field: &str| reference.get(field).and_then(Value::as_str).unwrap_or_default();
     if text("kind") != "Pod" {
         return Err(Status::bad_request(format!("cannot bind a token to a {:?}: only to a Pod", text("kind"))));
     }
     let name = text("name");
-    let entry = call.store().view().get(&keys::object("core/pods", Some(namespace), name)).cloned().ok_or_else(|| Status::not_found("", "pods", name))?;
+    let entry = call
+        .store()
+        .view()
+        .get(&keys::object("core/pods", Some(namespace), name))
+        .cloned()
+        .ok_or_else(|| Status::not_found("", "pods", name))?;
     let pod = stored::decode(&entry.value, entry.modified).map_err(|error| errors::corrupt(&error))?;
     let uid = metadata::uid(&pod).unwrap_or_default().to_owned();
     if pod.pointer("/spec/serviceAccountName").and_then(Value::as_str) != Some(account) {
-        return Err(Status::bad_request("cannot bind token for serviceaccount to pod running with different serviceaccount name".to_owned()));
+        return Err(Status::bad_request(
+            "cannot bind token for serviceaccount to pod running with different serviceaccount name".to_owned(),
+        ));
     }
     if !text("uid").is_empty() && text("uid") != uid {
-        let message = format!("the UID in the bound object reference ({}) does not match the UID in record", text("uid"));
+        let message =
+            format!("the UID in the bound object reference ({}) does not match the UID in record", text("uid"));
         return Err(Status::conflict("", "pods", name, &message));
     }
     Ok(Some(Reference { name: name.to_owned(), uid }))

@@ -23,7 +23,9 @@ pub(crate) async fn commit(call: &Call, transaction: Transaction) -> Result<Outc
         Ok(Ok(committed)) => Ok(Outcome::Committed(committed.revision)),
         Ok(Err(CommitError::PreconditionFailed { index, .. })) => Ok(Outcome::Lost(index)),
         Ok(Err(error)) => Err(errors::commit(&error)),
-        Err(_) => Err(Status::timeout("the request may or may not have been applied: the servers did not answer in time".to_owned())),
+        Err(_) => Err(Status::timeout(
+            "the request may or may not have been applied: the servers did not answer in time".to_owned(),
+        )),
     }
 }
 

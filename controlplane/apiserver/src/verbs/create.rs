@@ -20,7 +20,8 @@ pub(crate) async fn answer(call: &Call, body: Body) -> Result<Response<Body>, St
     let resource = call.resource;
     let body = decode::read(body).await?;
     let kind = (resource.group, resource.version, resource.kind);
-    let (object, warnings) = decode::object(&call.headers, &body, Some(resource.schema), kind, options.field_validation)?;
+    let (object, warnings) =
+        decode::object(&call.headers, &body, Some(resource.schema), kind, options.field_validation)?;
     let created = create(call, object, options.dry_run).await?;
     Ok(respond::with_warnings(respond::value(StatusCode::CREATED, &shown.object(created)), &warnings))
 }
@@ -54,7 +55,10 @@ pub(crate) async fn create(call: &Call, mut object: Value, dry_run: bool) -> Res
             }
             Attempt::NameTaken => {}
             Attempt::LostRace if tries == 0 => {
-                return Err(Status::too_many_requests("too many writers, please try again".to_owned(), limits::RETRY_AFTER_SECONDS));
+                return Err(Status::too_many_requests(
+                    "too many writers, please try again".to_owned(),
+                    limits::RETRY_AFTER_SECONDS,
+                ));
             }
             // An address that another Service took, or a namespace that changed: look again.
             Attempt::LostRace => {}
@@ -81,7 +85,8 @@ async fn attempt(call: &Call, object: &mut Value, dry_run: bool) -> Result<Attem
     let key = call.key(&name);
     transaction.require_absent(key.clone());
     if let Some(namespace) = call.namespace() {
-        let living = admission::living_namespace(&view, namespace, (resource.group, resource.plural, &name), &mut transaction);
+        let living =
+            admission::living_namespace(&view, namespace, (resource.group, resource.plural, &name), &mut transaction);
         if let Err(status) = living {
             // This server may be behind: a namespace that was just made elsewhere counts.
             if status.code != 404 || call.barrier().await? <= view.revision() {

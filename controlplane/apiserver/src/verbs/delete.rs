@@ -33,7 +33,9 @@ pub(crate) async fn answer(call: &Call, body: Body) -> Result<Response<Body>, St
     match delete(call, call.name()?, &options).await? {
         Deleted::Marked(object) => Ok(respond::value(StatusCode::OK, &shown.object(object))),
         // A pod's deletion answers with the pod, others with a success that names what is gone; both as in Kubernetes.
-        Deleted::Gone(object) if call.resource.storage == "core/pods" => Ok(respond::value(StatusCode::OK, &shown.object(object))),
+        Deleted::Gone(object) if call.resource.storage == "core/pods" => {
+            Ok(respond::value(StatusCode::OK, &shown.object(object)))
+        }
         Deleted::Gone(object) => Ok(respond::value(StatusCode::OK, &success(call, &object))),
     }
 }
@@ -90,13 +92,15 @@ async fn attempt(call: &Call, name: &str, options: &DeleteOptions, entry: &Entry
         if new == old || options.dry_run {
             return Ok(Some(Deleted::Marked(new)));
         }
-        return Ok(match commit::commit(call, commit::replace(&call.key(name), entry.modified, stored::encode(&new))).await? {
-            Outcome::Committed(revision) => {
-                object::metadata_mut(&mut new).insert("resourceVersion".to_owned(), revision.to_string().into());
-                Some(Deleted::Marked(new))
-            }
-            Outcome::Lost(_) => None,
-        });
+        return Ok(
+            match commit::commit(call, commit::replace(&call.key(name), entry.modified, stored::encode(&new))).await? {
+                Outcome::Committed(revision) => {
+                    object::metadata_mut(&mut new).insert("resourceVersion".to_owned(), revision.to_string().into());
+                    Some(Deleted::Marked(new))
+                }
+                Outcome::Lost(_) => None,
+            },
+        );
     }
     if options.dry_run {
         return Ok(Some(Deleted::Gone(old)));
@@ -123,7 +127,8 @@ fn check_preconditions(call: &Call, name: &str, options: &DeleteOptions, object:
             && found != Some(wanted.as_str())
         {
             let found = found.unwrap_or_default();
-            let message = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}");
+            let message =
+                format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}");
             return Err(Status::conflict(call.resource.group, call.resource.plural, name, &message));
         }
     }

@@ -14,7 +14,12 @@ use crate::{Body, errors, keys, respond, stored};
 pub(crate) async fn answer(call: &Call, body: Body) -> Result<Response<Body>, Status> {
     let options = DeleteOptions::read(&call.query, &call.headers, body).await?;
     let selection = Selection::parse(call.resource, &call.query)?;
-    let limit = call.query.number("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0).unwrap_or(usize::MAX);
+    let limit = call
+        .query
+        .number("limit")?
+        .and_then(|limit| usize::try_from(limit).ok())
+        .filter(|limit| *limit > 0)
+        .unwrap_or(usize::MAX);
     call.barrier().await?;
     let mut items: Vec<Value> = Vec::new();
     for (name, namespace) in selected(call, &selection, limit)? {
@@ -35,7 +40,11 @@ pub(crate) async fn answer(call: &Call, body: Body) -> Result<Response<Body>, St
         }
     }
     let resource = call.resource;
-    let api_version = if resource.group.is_empty() { resource.version.to_owned() } else { format!("{}/{}", resource.group, resource.version) };
+    let api_version = if resource.group.is_empty() {
+        resource.version.to_owned()
+    } else {
+        format!("{}/{}", resource.group, resource.version)
+    };
     let revision = call.store().view().revision().to_string();
     let list = json!({"kind": format!("{}List", resource.kind), "apiVersion": api_version, "metadata": {"resourceVersion": revision}, "items": items});
     Ok(respond::value(StatusCode::OK, &list))
@@ -48,7 +57,10 @@ fn selected(call: &Call, selection: &Selection, limit: usize) -> Result<Vec<(Str
     for (_, entry) in call.store().view().range(&prefix, None) {
         let object = stored::decode(&entry.value, entry.modified).map_err(|error| errors::corrupt(&error))?;
         if selection.matches(&object) {
-            names.push((metadata::name(&object).unwrap_or_default().to_owned(), metadata::namespace(&object).map(str::to_owned)));
+            names.push((
+                metadata::name(&object).unwrap_or_default().to_owned(),
+                metadata::namespace(&object).map(str::to_owned),
+            ));
         }
         if names.len() >= limit {
             break;

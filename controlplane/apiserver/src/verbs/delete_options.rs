@@ -41,7 +41,8 @@ impl DeleteOptions {
         if body.is_empty() {
             return Self::from_query(query);
         }
-        let decoded = decode_body(decode::media_type(headers), &body, Some(SCHEMA)).map_err(|error| error.to_status())?;
+        let decoded =
+            decode_body(decode::media_type(headers), &body, Some(SCHEMA)).map_err(|error| error.to_status())?;
         let mut options = Self::from_value(&decoded.value)?;
         options.dry_run |= query::dry_run(query.all("dryRun"))?;
         Ok(options)
@@ -63,7 +64,10 @@ impl DeleteOptions {
         let dry_run = value.get("dryRun").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
         Ok(Self {
             grace_seconds: value.get("gracePeriodSeconds").and_then(Value::as_i64),
-            propagation: propagation(text("/propagationPolicy"), value.get("orphanDependents").and_then(Value::as_bool))?,
+            propagation: propagation(
+                text("/propagationPolicy"),
+                value.get("orphanDependents").and_then(Value::as_bool),
+            )?,
             uid: text("/preconditions/uid").map(str::to_owned),
             resource_version: text("/preconditions/resourceVersion").map(str::to_owned),
             dry_run: query::dry_run(dry_run)?,
@@ -73,7 +77,9 @@ impl DeleteOptions {
 
 fn propagation(policy: Option<&str>, orphan: Option<bool>) -> Result<Option<Propagation>, Status> {
     match (policy, orphan) {
-        (Some(_), Some(_)) => Err(Status::bad_request("orphanDependents and propagationPolicy cannot be both set".to_owned())),
+        (Some(_), Some(_)) => {
+            Err(Status::bad_request("orphanDependents and propagationPolicy cannot be both set".to_owned()))
+        }
         (Some("Orphan"), None) | (None, Some(true)) => Ok(Some(Propagation::Orphan)),
         (Some("Background"), None) | (None, Some(false)) => Ok(Some(Propagation::Background)),
         (Some("Foreground"), None) => Ok(Some(Propagation::Foreground)),

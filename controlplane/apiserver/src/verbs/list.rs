@@ -62,7 +62,9 @@ async fn state(call: &Call, at: &At) -> Result<View, Status> {
         At::Exact(revision) => {
             list_options::wait_for(call, *revision).await?;
             let view = call.store().view_at(Revision(*revision)).await;
-            view.ok_or_else(|| Status::expired(format!("The resourceVersion for the provided list is too old: {revision}")))
+            view.ok_or_else(|| {
+                Status::expired(format!("The resourceVersion for the provided list is too old: {revision}"))
+            })
         }
         At::Continue(token) => {
             let Some(revision) = token.rv else {
@@ -94,7 +96,8 @@ fn page(view: &View, prefix: &str, after: Option<&str>, limit: usize, selection:
             continue;
         }
         if !selection.is_everything() {
-            let object: Value = stored::decode(&entry.value, entry.modified).map_err(|error| errors::corrupt(&error))?;
+            let object: Value =
+                stored::decode(&entry.value, entry.modified).map_err(|error| errors::corrupt(&error))?;
             if !selection.matches(&object) {
                 continue;
             }
@@ -133,7 +136,10 @@ fn render(shown: &respond::View, list: Value, objects: &[(bytes::Bytes, Revision
     };
     let bytes: usize = objects.iter().map(|(bytes, _)| bytes.len() + 48).sum();
     let mut text = Vec::with_capacity(bytes + 256);
-    text.extend_from_slice(format!("{{\"kind\":{},\"apiVersion\":{},\"metadata\":{list},\"items\":[", json!(kind), json!(api_version)).as_bytes());
+    text.extend_from_slice(
+        format!("{{\"kind\":{},\"apiVersion\":{},\"metadata\":{list},\"items\":[", json!(kind), json!(api_version))
+            .as_bytes(),
+    );
     for (index, (bytes, revision)) in objects.iter().enumerate() {
         if index > 0 {
             text.push(b',');

@@ -30,7 +30,13 @@ pub(crate) enum At {
 pub(crate) fn revision(query: &Query) -> Result<Option<u64>, Status> {
     query
         .get("resourceVersion")
-        .map(|text| text.parse().map_err(|_| Status::bad_request(format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"))))
+        .map(|text| {
+            text.parse().map_err(|_| {
+                Status::bad_request(format!(
+                    "Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+                ))
+            })
+        })
         .transpose()
 }
 
@@ -44,19 +50,28 @@ pub(crate) fn list_at(query: &Query) -> Result<At, Status> {
     }
     if let Some(token) = token {
         if rule.is_some() {
-            return Err(forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided"));
+            return Err(forbidden(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden when continue is provided",
+            ));
         }
         if revision.is_some_and(|revision| revision != 0) {
-            return Err(Status::bad_request("specifying resource version is not allowed when using continue".to_owned()));
+            return Err(Status::bad_request(
+                "specifying resource version is not allowed when using continue".to_owned(),
+            ));
         }
         return Ok(At::Continue(token));
     }
     match (revision, rule) {
-        (None, Some(_)) => Err(forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided")),
+        (None, Some(_)) => Err(forbidden(
+            "resourceVersionMatch",
+            "resourceVersionMatch is forbidden unless resourceVersion is provided",
+        )),
         (None, None) => Ok(At::Current),
-        (Some(0), Some("Exact")) => {
-            Err(forbidden("resourceVersionMatch", "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\""))
-        }
+        (Some(0), Some("Exact")) => Err(forbidden(
+            "resourceVersionMatch",
+            "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
+        )),
         (Some(0), None | Some("NotOlderThan")) => Ok(At::Any),
         (Some(revision), Some("Exact")) => Ok(At::Exact(revision)),
         (Some(revision), None | Some("NotOlderThan")) => Ok(At::NotOlder(revision)),
@@ -86,7 +101,10 @@ pub(crate) fn watch_begin(query: &Query) -> Result<Begin, Status> {
     }
     if query.has("sendInitialEvents") {
         if rule != Some("NotOlderThan") {
-            return Err(forbidden("resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+            return Err(forbidden(
+                "resourceVersionMatch",
+                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            ));
         }
         return Ok(match (query.flag("sendInitialEvents"), revision) {
             (true, at) => Begin::Initial { at, announced: query.flag("allowWatchBookmarks") },
@@ -95,7 +113,10 @@ pub(crate) fn watch_begin(query: &Query) -> Result<Begin, Status> {
         });
     }
     if rule.is_some() {
-        return Err(forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"));
+        return Err(forbidden(
+            "resourceVersionMatch",
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        ));
     }
     Ok(match revision {
         None | Some(0) => Begin::Initial { at: revision, announced: false },

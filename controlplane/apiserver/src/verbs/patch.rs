@@ -2,8 +2,8 @@
 
 use http::{Response, StatusCode};
 use serde_json::Value;
-use shoal_api::patch::{json_patch, merge_patch, strategic_merge};
 use shoal_api::Status;
+use shoal_api::patch::{json_patch, merge_patch, strategic_merge};
 
 use crate::handler::Call;
 use crate::negotiate::{self, Form};
@@ -39,7 +39,8 @@ impl Patch {
                 )));
             }
         };
-        let value = serde_json::from_slice(body).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+        let value = serde_json::from_slice(body)
+            .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
         Ok(kind(value))
     }
 

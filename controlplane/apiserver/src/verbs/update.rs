@@ -48,7 +48,8 @@ pub(crate) async fn answer(call: &Call, body: Body, part: Part) -> Result<Respon
     let resource = call.resource;
     let body = decode::read(body).await?;
     let kind = (resource.group, resource.version, resource.kind);
-    let (mut object, warnings) = decode::object(&call.headers, &body, Some(resource.schema), kind, options.field_validation)?;
+    let (mut object, warnings) =
+        decode::object(&call.headers, &body, Some(resource.schema), kind, options.field_validation)?;
     let name = call.name()?;
     if metadata::name(&object).unwrap_or_default().is_empty() && part != Part::Main {
         object::metadata_mut(&mut object).insert("name".to_owned(), name.into());
@@ -66,7 +67,9 @@ pub(crate) async fn answer(call: &Call, body: Body, part: Part) -> Result<Respon
 }
 
 fn may_create(call: &Call, object: &Value, part: Part) -> bool {
-    call.resource.create_on_update && part == Part::Main && metadata::resource_version(object).unwrap_or_default().is_empty()
+    call.resource.create_on_update
+        && part == Part::Main
+        && metadata::resource_version(object).unwrap_or_default().is_empty()
 }
 
 /// Changes an object by `make`, which is given it in the spelling of its group, as often as it takes.
@@ -192,7 +195,9 @@ fn check_name(object: &Value, name: &str) -> Result<(), Status> {
         Some(given) if given == name => Ok(()),
         given => {
             let given = given.unwrap_or_default();
-            Err(Status::bad_request(format!("the name of the object ({given}) does not match the name on the URL ({name})")))
+            Err(Status::bad_request(format!(
+                "the name of the object ({given}) does not match the name on the URL ({name})"
+            )))
         }
     }
 }
@@ -208,7 +213,8 @@ fn check_version(call: &Call, name: &str, part: Part, new: &Value, old: &Value) 
     let version = metadata::resource_version(new).unwrap_or_default();
     if version.is_empty() || version == "0" {
         if part == Part::Main && !call.resource.unconditional_update {
-            let error = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update".to_owned());
+            let error =
+                FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update".to_owned());
             return Err(Status::invalid(call.resource.group, call.resource.kind, name, vec![error]));
         }
         return Ok(());
@@ -230,11 +236,18 @@ fn prepare_finalize(new: &mut Value, old: &Value) {
 fn new_finalizers(new: &Value, old: &Value) -> Option<FieldError> {
     metadata::deletion_timestamp(old)?;
     let before = metadata::finalizers(old);
-    let added: Vec<String> = metadata::finalizers(new).into_iter().filter(|finalizer| !before.contains(finalizer)).map(|name| format!("{name:?}")).collect();
+    let added: Vec<String> = metadata::finalizers(new)
+        .into_iter()
+        .filter(|finalizer| !before.contains(finalizer))
+        .map(|name| format!("{name:?}"))
+        .collect();
     if added.is_empty() {
         return None;
     }
-    let message = format!("no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}", added.join(", "));
+    let message = format!(
+        "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+        added.join(", ")
+    );
     Some(FieldError::forbidden("metadata.finalizers", message))
 }
 

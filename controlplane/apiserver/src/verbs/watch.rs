@@ -40,10 +40,17 @@ pub(crate) async fn answer(call: Call) -> Result<Response<Body>, Status> {
     let shown = respond::View::new(call.resource, form, &call.query)?;
     let selection = Selection::parse(call.resource, &call.query)?;
     let begin = list_options::watch_begin(&call.query)?;
-    let seconds = call.query.number("timeoutSeconds")?.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
+    let seconds = call
+        .query
+        .number("timeoutSeconds")?
+        .and_then(|seconds| u64::try_from(seconds).ok())
+        .filter(|seconds| *seconds > 0);
     let lifetime = seconds.map_or(limits::WATCH_DEFAULT, Duration::from_secs);
     let place = call.shared.long_running.clone().try_acquire_owned().map_err(|_| {
-        Status::too_many_requests("too many watches are open, please try again later".to_owned(), limits::RETRY_AFTER_SECONDS)
+        Status::too_many_requests(
+            "too many watches are open, please try again later".to_owned(),
+            limits::RETRY_AFTER_SECONDS,
+        )
     })?;
     let (initial, after) = start(&call, begin).await?;
     let prefix = keys::collection(call.resource.storage, call.namespace());

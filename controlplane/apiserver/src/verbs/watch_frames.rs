@@ -25,7 +25,8 @@ impl Frames {
     /// The frame of a change, unless the client is not concerned.
     pub(crate) fn change(&mut self, change: &Change) -> Result<Option<Bytes>, Status> {
         let before = change.previous.as_ref().filter(|_| !change.created);
-        let (now_matches, matched) = (self.matches(change.current.as_ref(), change.revision)?, self.matches(before, change.revision)?);
+        let (now_matches, matched) =
+            (self.matches(change.current.as_ref(), change.revision)?, self.matches(before, change.revision)?);
         let (kind, bytes) = match (now_matches, matched, &change.current, before) {
             (true, false, Some(current), _) => ("ADDED", current),
             (true, true, Some(current), _) => ("MODIFIED", current),
@@ -49,15 +50,21 @@ impl Frames {
         let resource = self.shown.resource;
         let object = match self.shown.form {
             Form::Table => {
-                let partial = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
+                let partial =
+                    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
                 let row = json!({"cells": [], "object": partial});
                 json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": revision.to_string()},
                        "columnDefinitions": null, "rows": [row]})
             }
-            Form::Metadata => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}),
+            Form::Metadata => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+            }
             Form::Object | Form::AggregatedDiscovery => {
-                let api_version =
-                    if resource.group.is_empty() { resource.version.to_owned() } else { format!("{}/{}", resource.group, resource.version) };
+                let api_version = if resource.group.is_empty() {
+                    resource.version.to_owned()
+                } else {
+                    format!("{}/{}", resource.group, resource.version)
+                };
                 json!({"kind": resource.kind, "apiVersion": api_version, "metadata": metadata})
             }
         };

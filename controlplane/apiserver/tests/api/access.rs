@@ -51,7 +51,11 @@ async fn a_node_keeps_to_itself() {
     assert_eq!(api.send(node("n1"), "GET", "/api/v1/pods", &[], "").await.code, 403);
     assert_eq!(api.send(node("n1"), "GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1", &[], "").await.code, 200);
 
-    api.create("/api/v1/namespaces/default/secrets", json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}})).await;
+    api.create(
+        "/api/v1/namespaces/default/secrets",
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}}),
+    )
+    .await;
     let secret = "/api/v1/namespaces/default/secrets/s";
     assert_eq!(api.send(node("n1"), "GET", secret, &[], "").await.code, 403);
     let mut pod = pod("p");
@@ -66,7 +70,10 @@ async fn a_node_keeps_to_itself() {
     assert_eq!(api.send(node("n2"), "PATCH", &format!("{PODS}/p/status"), &merge, status.clone()).await.code, 403);
     assert_eq!(api.send(node("n1"), "PATCH", &format!("{PODS}/p/status"), &merge, status).await.code, 200);
 
-    let lease = |name: &str| json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": {}}).to_string();
+    let lease = |name: &str| {
+        json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": {}})
+            .to_string()
+    };
     let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
     assert_eq!(api.send(node("n1"), "POST", leases, &json, lease("n1")).await.code, 201);
     assert_eq!(api.send(node("n1"), "POST", leases, &json, lease("n2")).await.code, 403);
@@ -88,7 +95,8 @@ async fn a_token_lives_as_long_as_its_account() {
     assert_eq!(myself.code, 201, "{}", myself.text);
     assert_eq!(myself.json["status"]["userInfo"]["username"], "system:serviceaccount:default:web");
 
-    let token_review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}});
+    let token_review =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}});
     let reviewed = api.create("/apis/authentication.k8s.io/v1/tokenreviews", token_review).await;
     assert_eq!(reviewed["status"]["authenticated"], true);
 
@@ -118,5 +126,8 @@ async fn access_can_be_asked_for() {
     assert_eq!(api.create(path, ask("get")).await["status"]["allowed"], false);
     let own = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
                      "spec": {"resourceAttributes": {"verb": "*", "resource": "*", "group": "*"}}});
-    assert_eq!(api.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", own).await["status"]["allowed"], true);
+    assert_eq!(
+        api.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", own).await["status"]["allowed"],
+        true
+    );
 }

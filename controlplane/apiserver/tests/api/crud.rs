@@ -10,7 +10,9 @@ async fn an_object_is_created_read_changed_and_deleted() {
     let created = api.create(CONFIG_MAPS, config_map("a")).await;
     assert_eq!(created["metadata"]["namespace"], "default");
     assert!(created["metadata"]["uid"].is_string());
-    assert!(created["metadata"]["creationTimestamp"].as_str().is_some_and(|time| time.ends_with('Z') && time.len() == 20));
+    assert!(
+        created["metadata"]["creationTimestamp"].as_str().is_some_and(|time| time.ends_with('Z') && time.len() == 20)
+    );
 
     let path = format!("{CONFIG_MAPS}/a");
     let read = api.get(&path).await;
@@ -111,18 +113,26 @@ async fn unknown_fields_are_refused_reported_or_dropped() {
     assert_eq!(strict.code, 400);
     let message = strict.json["message"].as_str().expect("a message");
     assert!(message.contains("strict decoding error: "), "{message}");
-    assert!(message.contains("unknown field \"spec.unknownField\"") && message.contains("duplicate field \"spec.replicas\""), "{message}");
+    assert!(
+        message.contains("unknown field \"spec.unknownField\"")
+            && message.contains("duplicate field \"spec.replicas\""),
+        "{message}"
+    );
 
     let warned = api.send(admin(), "POST", &format!("{DEPLOYMENTS}?fieldValidation=Warn"), &json, text).await;
     assert_eq!(warned.code, 201, "{}", warned.text);
-    let warnings: Vec<&str> = warned.headers.get_all("warning").iter().filter_map(|value| value.to_str().ok()).collect();
+    let warnings: Vec<&str> =
+        warned.headers.get_all("warning").iter().filter_map(|value| value.to_str().ok()).collect();
     assert!(warnings.contains(&"299 - \"unknown field \\\"spec.unknownField\\\"\""), "{warnings:?}");
     assert!(warned.json["spec"].get("unknownField").is_none());
 
     let patch = json!({"spec": {"nonsense": 1}}).to_string();
     let merge = [("content-type", "application/merge-patch+json")];
     let strict = api.send(admin(), "PATCH", &format!("{DEPLOYMENTS}/web?fieldValidation=Strict"), &merge, patch).await;
-    assert_eq!((strict.code, strict.json["message"].as_str()), (400, Some("strict decoding error: unknown field \"spec.nonsense\"")));
+    assert_eq!(
+        (strict.code, strict.json["message"].as_str()),
+        (400, Some("strict decoding error: unknown field \"spec.nonsense\""))
+    );
 }
 
 #[tokio::test]
@@ -179,7 +189,9 @@ async fn what_is_not_valid_is_refused_with_its_causes() {
     assert_eq!((refused.code, refused.json["reason"].as_str()), (422, Some("Invalid")));
     assert_eq!(refused.json["details"]["causes"][0]["field"], "metadata.name");
     assert_eq!(api.post(CONFIG_MAPS, json!({"kind": "Secret", "apiVersion": "v1"})).await.code, 400);
-    let yaml = api.send(admin(), "POST", CONFIG_MAPS, &[("content-type", "application/yaml")], "metadata:\n  name: from-yaml\n").await;
+    let yaml = api
+        .send(admin(), "POST", CONFIG_MAPS, &[("content-type", "application/yaml")], "metadata:\n  name: from-yaml\n")
+        .await;
     assert_eq!(yaml.code, 201, "{}", yaml.text);
     let unknown = api.send(admin(), "POST", CONFIG_MAPS, &[("content-type", "text/plain")], "x").await;
     assert_eq!(unknown.code, 415);
@@ -191,7 +203,8 @@ async fn what_is_not_valid_is_refused_with_its_causes() {
 async fn a_protobuf_body_is_understood() {
     let api = Api::start().await;
     // runtime.Unknown: typeMeta {apiVersion v1, kind ConfigMap}, raw: ConfigMap{metadata{name "pb"}, data{"a": "1"}}.
-    let raw: Vec<u8> = [&[0x0a, 0x04, 0x0a, 0x02][..], b"pb", &[0x12, 0x06, 0x0a, 0x01], b"a", &[0x12, 0x01], b"1"].concat();
+    let raw: Vec<u8> =
+        [&[0x0a, 0x04, 0x0a, 0x02][..], b"pb", &[0x12, 0x06, 0x0a, 0x01], b"a", &[0x12, 0x01], b"1"].concat();
     let types: Vec<u8> = [&[0x0a, 0x02][..], b"v1", &[0x12, 0x09], b"ConfigMap"].concat();
     let mut envelope = b"k8s\0".to_vec();
     envelope.extend([0x0a, u8::try_from(types.len()).expect("short")]);
@@ -225,7 +238,13 @@ async fn a_pod_is_bound_once() {
     assert_eq!(bound.code, 201, "{}", bound.text);
     let pod = api.get(&format!("{PODS}/p")).await.json;
     assert_eq!(pod["spec"]["nodeName"], "n1");
-    assert!(pod["status"]["conditions"].as_array().expect("conditions").iter().any(|one| one["type"] == "PodScheduled" && one["status"] == "True"));
+    assert!(
+        pod["status"]["conditions"]
+            .as_array()
+            .expect("conditions")
+            .iter()
+            .any(|one| one["type"] == "PodScheduled" && one["status"] == "True")
+    );
     assert_eq!(api.post(&format!("{PODS}/p/binding"), binding("n2")).await.code, 409);
 
     let log = api.get(&format!("{PODS}/p/log?tailLines=5&follow=true")).await;

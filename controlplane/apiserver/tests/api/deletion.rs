@@ -15,7 +15,8 @@ async fn finalizers_hold_an_object_until_the_last_is_gone() {
     assert_eq!(marked.code, 200);
     assert!(marked.json["metadata"]["deletionTimestamp"].is_string());
 
-    let added = api.patch(&path, "merge", json!({"metadata": {"finalizers": ["example.com/hold", "example.com/more"]}})).await;
+    let added =
+        api.patch(&path, "merge", json!({"metadata": {"finalizers": ["example.com/hold", "example.com/more"]}})).await;
     assert_eq!(added.code, 422, "{}", added.text);
     assert_eq!(api.get(&path).await.code, 200);
     let released = api.patch(&path, "merge", json!({"metadata": {"finalizers": null}})).await;
@@ -38,7 +39,8 @@ async fn a_running_pod_is_given_its_grace() {
     let json = [("content-type", "application/json")];
     assert_eq!(api.send(admin(), "DELETE", &path, &json, other.to_string()).await.code, 409);
     let uid = marked.json["metadata"]["uid"].as_str().expect("a uid");
-    let last = json!({"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0, "preconditions": {"uid": uid}});
+    let last =
+        json!({"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0, "preconditions": {"uid": uid}});
     assert_eq!(api.send(node("n1"), "DELETE", &path, &json, last.to_string()).await.code, 200);
     assert_eq!(api.get(&path).await.code, 404);
 }
@@ -64,7 +66,8 @@ async fn propagation_leaves_its_finalizer() {
 #[tokio::test]
 async fn a_namespace_goes_when_its_content_is_gone() {
     let api = Api::start().await;
-    api.create("/api/v1/namespaces", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "web"}})).await;
+    api.create("/api/v1/namespaces", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "web"}}))
+        .await;
     let created = api.get("/api/v1/namespaces/web").await.json;
     assert_eq!(created["spec"]["finalizers"], json!(["kubernetes"]));
     assert_eq!(created["metadata"]["labels"]["kubernetes.io/metadata.name"], "web");

@@ -13,7 +13,10 @@ async fn discovery_is_plain_or_aggregated() {
     let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
     let aggregated = api.send(admin(), "GET", "/apis", &[("accept", accept)], "").await;
     assert_eq!(aggregated.json["kind"], "APIGroupDiscoveryList");
-    assert_eq!(aggregated.headers["content-type"], "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    assert_eq!(
+        aggregated.headers["content-type"],
+        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    );
     let tag = aggregated.headers["etag"].to_str().expect("text");
     let again = api.send(admin(), "GET", "/apis", &[("accept", accept), ("if-none-match", tag)], "").await;
     assert_eq!((again.code, again.text.as_str()), (304, ""));
@@ -33,7 +36,10 @@ async fn openapi_names_its_documents() {
 async fn the_version_is_one_that_kubectl_reads() {
     let api = Api::start().await;
     let version = api.get("/version").await.json;
-    assert_eq!((&version["major"], &version["minor"], &version["gitVersion"]), (&json!("1"), &json!("35"), &json!("v1.35.0+shoal.0.1.0")));
+    assert_eq!(
+        (&version["major"], &version["minor"], &version["gitVersion"]),
+        (&json!("1"), &json!("35"), &json!("v1.35.0+shoal.0.1.0"))
+    );
     assert_eq!(api.get("/readyz?verbose").await.text, "[+]ping ok\n[+]store ok\ncheck passed\n");
     assert_eq!(api.get("/nonsense").await.code, 404);
     assert_eq!(api.send(admin(), "HEAD", "/version", &[], "").await.text, "");

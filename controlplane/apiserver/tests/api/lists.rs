@@ -95,6 +95,8 @@ async fn kubectl_gets_tables() {
     assert!(partial["items"][0].get("data").is_none());
     let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io"), ("content-type", "application/json")];
     let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": {"verb": "get"}}});
-    let refused = api.send(admin(), "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &accept, review.to_string()).await;
+    let refused = api
+        .send(admin(), "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &accept, review.to_string())
+        .await;
     assert_eq!(refused.code, 406);
 }

@@ -55,11 +55,17 @@ impl Api {
     /// A new cluster of one, with what bootstrap makes.
     pub async fn start() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let member = Member { id: 1, name: "s1".to_owned(), link_address: "127.0.0.1:1".to_owned(), api_address: "127.0.0.1:2".to_owned() };
+        let member = Member {
+            id: 1,
+            name: "s1".to_owned(),
+            link_address: "127.0.0.1:1".to_owned(),
+            api_address: "127.0.0.1:2".to_owned(),
+        };
         let config = shoal_store::Config { data_dir: directory.path().to_owned(), member, timing: Timing::LAN };
         let store = Store::open(config, Arc::new(NoPeers)).await.expect("an empty directory opens");
         store.initialize().await.expect("a cluster of one");
-        let key = ServiceAccountKey::from_pem(&ServiceAccountKey::generate_pem().expect("randomness")).expect("just made");
+        let key =
+            ServiceAccountKey::from_pem(&ServiceAccountKey::generate_pem().expect("randomness")).expect("just made");
         let server = ApiServer::new(Config {
             store,
             server_name: "s1".to_owned(),
@@ -71,7 +77,14 @@ impl Api {
         Self { server, _directory: directory }
     }
 
-    pub async fn send(&self, peer: Peer, method: &str, path: &str, headers: &[(&str, &str)], content: impl Into<Bytes>) -> Answer {
+    pub async fn send(
+        &self,
+        peer: Peer,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        content: impl Into<Bytes>,
+    ) -> Answer {
         let response = self.open(peer, method, path, headers, content).await;
         let (parts, body) = response.into_parts();
         let text = String::from_utf8_lossy(&body.collect().await.expect("a whole body").to_bytes()).into_owned();
@@ -79,7 +92,14 @@ impl Api {
         Answer { code: parts.status.as_u16(), headers: parts.headers, text, json }
     }
 
-    pub async fn open(&self, peer: Peer, method: &str, path: &str, headers: &[(&str, &str)], content: impl Into<Bytes>) -> Response<Body> {
+    pub async fn open(
+        &self,
+        peer: Peer,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        content: impl Into<Bytes>,
+    ) -> Response<Body> {
         let mut request = Request::builder().method(Method::from_bytes(method.as_bytes()).expect("a method")).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);

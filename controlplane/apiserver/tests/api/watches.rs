@@ -85,7 +85,8 @@ async fn a_selector_turns_changes_into_additions_and_deletions() {
 async fn initial_events_end_with_their_bookmark() {
     let api = Api::start().await;
     api.create(CONFIG_MAPS, config_map("a")).await;
-    let options = "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&resourceVersion=";
+    let options =
+        "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&resourceVersion=";
     let mut events = Events::open(&api, &format!("{CONFIG_MAPS}?{options}")).await;
     assert_eq!(events.told().await, told("ADDED", "a"));
     let bookmark = events.next().await.expect("an event");
@@ -102,7 +103,8 @@ async fn initial_events_end_with_their_bookmark() {
 #[tokio::test]
 async fn a_watch_ends_with_its_time_and_a_bookmark() {
     let api = Api::start().await;
-    let mut events = Events::open(&api, &format!("{CONFIG_MAPS}?watch=true&timeoutSeconds=1&allowWatchBookmarks=true")).await;
+    let mut events =
+        Events::open(&api, &format!("{CONFIG_MAPS}?watch=true&timeoutSeconds=1&allowWatchBookmarks=true")).await;
     assert_eq!(events.next().await.expect("a bookmark")["type"], "BOOKMARK");
     assert!(events.next().await.is_none());
 }

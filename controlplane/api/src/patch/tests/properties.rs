@@ -48,7 +48,9 @@ fn key_of(name: &str) -> Option<&'static str> {
 
 fn variables() -> impl Strategy<Value = Value> {
     let names = prop::sample::subsequence(vec!["A", "B", "C", "D"], 0..=4).prop_shuffle();
-    (names, 0..3).prop_map(|(names, value): (Vec<&str>, i32)| names.iter().map(|name| json!({ "name": name, "value": value.to_string() })).collect())
+    (names, 0..3).prop_map(|(names, value): (Vec<&str>, i32)| {
+        names.iter().map(|name| json!({ "name": name, "value": value.to_string() })).collect()
+    })
 }
 
 fn containers() -> impl Strategy<Value = Value> {
