@@ -76,5 +76,8 @@ fn answer(mut stream: TcpStream, line: &str) -> io::Result<()> {
         }
     }
     let length = line.len() + 1;
-    write!(stream, "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{line}\n")
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{line}\n"
+    )
 }
