@@ -76,7 +76,7 @@ pub async fn start(layout: &Layout, wanted: &Wanted) -> anyhow::Result<Started> 
     let begun = Instant::now();
     let mut cluster = layout.load()?;
     let plan = plan(&cluster, wanted)?;
-    let mut fresh = 0;
+    let mut fresh = restart(layout, &mut cluster)?;
 
     for number in 1..=plan.servers {
         let arguments = server_arguments(layout, &plan, number);
@@ -131,6 +131,19 @@ pub async fn start(layout: &Layout, wanted: &Wanted) -> anyhow::Result<Started> 
     }
     wait_for_nodes(layout, &cluster).await?;
     Ok(Started { cluster, layout: layout.clone(), took: begun.elapsed(), fresh })
+}
+
+/// Starts every known member that does not run, all at once: the servers need one another before any of them is ready.
+fn restart(layout: &Layout, cluster: &mut Cluster) -> anyhow::Result<usize> {
+    let mut started = 0;
+    for known in cluster.processes.iter_mut().filter(|known| !process::is_alive(known)) {
+        known.pid = process::start(layout, &known.name, &known.arguments)?;
+        started += 1;
+    }
+    if started > 0 {
+        layout.save(cluster)?;
+    }
+    Ok(started)
 }
 
 /// Stays until the process is asked to end; says so when a member ends by itself.
