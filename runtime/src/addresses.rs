@@ -1,15 +1,12 @@
 //! The pods' addresses: which of the node's range are taken. Pure.
 //!
-//! A pod keeps its address over a restart of the agent. Until the node has a range of its own, one derived from its name is
-//! used; it may clash with another node's, so it is left as soon as possible.
+//! A pod keeps its address over a restart of the agent. A node without a range gives none: any that it made up could be
+//! another node's.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use k8s_openapi::api::core::v1::Node;
-
-/// The range of addresses that pods get before the node has one: 10.127.N.0/24.
-const FALLBACK: [u8; 2] = [10, 127];
 
 /// A range of IPv4 addresses, `address/prefix`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,15 +27,6 @@ impl Range {
         Some(Range { first: u32::from(address) & !(size - 1), size })
     }
 
-    /// The range of a node without one.
-    pub fn fallback(node: &str) -> Range {
-        let hash = node
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-        let [a, b] = FALLBACK;
-        Range { first: u32::from(Ipv4Addr::new(a, b, hash.to_le_bytes()[0], 0)), size: 256 }
-    }
-
     /// The node's range, if it has been given one.
     pub fn of(node: &Node) -> Option<Range> {
         Range::parse(node.spec.as_ref()?.pod_cidr.as_deref()?)
@@ -51,22 +39,22 @@ impl Range {
 }
 
 /// Who has which address.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Addresses {
-    range: Range,
+    range: Option<Range>,
     taken: BTreeMap<IpAddr, String>,
     last: Option<IpAddr>,
 }
 
 impl Addresses {
     /// Nobody has one yet.
-    pub fn new(range: Range) -> Addresses {
-        Addresses { range, taken: BTreeMap::new(), last: None }
+    pub fn new(range: Option<Range>) -> Addresses {
+        Addresses { range, ..Addresses::default() }
     }
 
-    /// From now on new pods get addresses of this range; the others keep theirs.
-    pub fn set_range(&mut self, range: Range) {
-        self.range = range;
+    /// From now on new pods get addresses of this range; the others keep theirs. Whether it is another one than before.
+    pub fn set_range(&mut self, range: Range) -> bool {
+        self.range.replace(range) != Some(range)
     }
 
     /// Gives the address back to a pod that had it; false if another pod has it.
@@ -75,11 +63,12 @@ impl Addresses {
     }
 
     /// An address for a new pod: the next one after the last given, so that one that was just freed rests. `None` if all
-    /// are taken.
+    /// are taken or the node has no range.
     pub fn take(&mut self, uid: &str) -> Option<IpAddr> {
         let free = |address: &IpAddr| !self.taken.contains_key(address);
         let after = |address: &IpAddr| self.last.is_none_or(|last| *address > last);
-        let next = self.range.usable().find(|a| after(a) && free(a)).or_else(|| self.range.usable().find(free))?;
+        let range = self.range?;
+        let next = range.usable().find(|a| after(a) && free(a)).or_else(|| range.usable().find(free))?;
         self.taken.insert(next, uid.to_owned());
         self.last = Some(next);
         Some(next)
@@ -110,7 +99,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_two_pods_have_one_address(steps in prop::collection::vec((any::<bool>(), 0u8..12), 0..200)) {
-            let mut addresses = Addresses::new(Range::parse("10.64.0.0/28").expect("range"));
+            let mut addresses = Addresses::new(Range::parse("10.64.0.0/28"));
             let mut pods: BTreeMap<u8, IpAddr> = BTreeMap::new();
             for (take, pod) in steps {
                 if take && !pods.contains_key(&pod) {

@@ -101,7 +101,7 @@ impl Agent {
             changed_sources,
         );
         let context = Arc::new(Context {
-            addresses: Mutex::new(Addresses::new(kept_range.unwrap_or_else(|| Range::fallback(&config.node_name)))),
+            addresses: Mutex::new(Addresses::new(kept_range)),
             client: client.clone(),
             uplink,
             network,

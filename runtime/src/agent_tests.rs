@@ -248,6 +248,10 @@ impl GuestProcess for Once {
 
 async fn agent(directory: &std::path::Path, api: &Api) -> Agent {
     shoal_link::install_crypto();
+    // It has no link, so it is registered for it.
+    if !api.is_down.load(Ordering::SeqCst) {
+        api.put("/api/v1/nodes/w1", json!({"metadata": {"name": "w1"}, "spec": {"podCIDR": "10.64.7.0/24"}}));
+    }
     let config = AgentConfig {
         node_name: "w1".into(),
         data_dir: directory.to_owned(),

@@ -17,8 +17,8 @@ use crate::context::Context;
 use crate::limits::NODE_PORT_RETRY;
 use crate::pods::Pods;
 
-/// How long the first pods wait for the node's own range of addresses.
-const RANGE_PATIENCE: Duration = Duration::from_secs(3);
+/// How long the first pods wait for the node's range of addresses before somebody is told.
+const RANGE_PATIENCE: Duration = Duration::from_secs(5);
 /// Where the cluster's table is kept: collection and name.
 pub const KEPT_NETWORK: (&str, &str) = ("network", "table");
 /// Where the node's range of addresses is kept: collection and name.
@@ -46,8 +46,12 @@ pub async fn follow_pods(context: Arc<Context>, pods: Arc<Pods>, mut range_known
         signal.mark_unchanged();
         let wanted: Vec<Arc<Pod>> = cache.snapshot().values().cloned().collect();
         if !wanted.is_empty() && !*range_known.borrow() {
-            // Without a range in time, the fallback is used.
-            let _ = tokio::time::timeout(RANGE_PATIENCE, range_known.wait_for(|known| *known)).await;
+            let known = |known: &bool| *known;
+            if tokio::time::timeout(RANGE_PATIENCE, range_known.wait_for(known)).await.is_err() {
+                tracing::warn!("the cluster has given this node no pod network (spec.podCIDR); its pods wait for one");
+                // Its sender lives as long as the agent.
+                let _ = range_known.wait_for(known).await;
+            }
         }
         pods.synchronize(&context, &wanted).await;
         if signal.changed().await.is_err() {
@@ -128,8 +132,9 @@ fn versions(known: &KeptNetwork) -> Vec<Option<String>> {
 fn note_range(context: &Context, nodes: &[Arc<Node>], range_known: &watch::Sender<bool>) {
     let own = nodes.iter().find(|node| node.metadata.name.as_deref() == Some(&context.config.node_name));
     let Some(range) = own.and_then(|node| Range::of(node)) else { return };
-    if !range_known.send_replace(true) {
-        context.addresses.lock().unwrap_or_else(PoisonError::into_inner).set_range(range);
+    // Another one, if the node was deleted and has registered again.
+    if context.addresses.lock().unwrap_or_else(PoisonError::into_inner).set_range(range) {
+        range_known.send_replace(true);
         let text = own.and_then(|node| node.spec.as_ref()?.pod_cidr.clone()).unwrap_or_default();
         context.keeper.keep(KEPT_RANGE.0, KEPT_RANGE.1, &text);
     }

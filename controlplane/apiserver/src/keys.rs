@@ -28,6 +28,11 @@ pub(crate) fn cluster_address(address: std::net::Ipv4Addr) -> String {
     format!("/shoal/allocations/clusterips/{address}")
 }
 
+/// Which node holds a pod network, `10.64.0.0/24`. The slash is no part of a key.
+pub(crate) fn pod_network(network: &str) -> String {
+    format!("/shoal/allocations/podcidrs/{}", network.replace('/', "-"))
+}
+
 /// Who holds a node port.
 pub(crate) fn node_port(port: u16) -> String {
     format!("/shoal/allocations/nodeports/{port}")

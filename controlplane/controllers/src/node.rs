@@ -1,6 +1,4 @@
-//! A node that does not renew its Lease is unknown, then tainted, and its pods are moved; a new one is given pod addresses.
-
-use std::collections::BTreeSet;
+//! A node that does not renew its Lease is unknown, then tainted, and its pods are moved.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
@@ -34,15 +32,8 @@ const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
-/// What `node` needs: `heard` is when it was last heard of, `pods` are those on it, `taken` the pod networks of all other nodes.
-pub fn reconcile(
-    node: &Node,
-    heard: Timestamp,
-    pods: &[&Pod],
-    taken: &BTreeSet<String>,
-    patience: Patience,
-    now: Timestamp,
-) -> Vec<Action> {
+/// What `node` needs: `heard` is when it was last heard of, `pods` are those on it.
+pub fn reconcile(node: &Node, heard: Timestamp, pods: &[&Pod], patience: Patience, now: Timestamp) -> Vec<Action> {
     if node.metadata.deletion_timestamp.is_some() {
         return Vec::new();
     }
@@ -60,12 +51,6 @@ pub fn reconcile(
     }
     let mut wanted = node.clone();
     let spec = wanted.spec.get_or_insert_default();
-    if spec.pod_cidr.is_none()
-        && let Some(network) = free_network(taken)
-    {
-        spec.pod_cidr = Some(network.clone());
-        spec.pod_cidrs = Some(vec![network]);
-    }
     let taints = taints(node, now);
     if taints != spec.taints.clone().unwrap_or_default() {
         spec.taints = Some(taints.clone()).filter(|taints| !taints.is_empty());
@@ -193,10 +178,4 @@ fn tolerates(toleration: &k8s_openapi::api::core::v1::Toleration, taint: &Taint)
         && (is_any
             || (!key.is_empty()
                 && toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()))
-}
-
-/// The first network for pods that no node has: `10.64.N.0/24`.
-fn free_network(taken: &BTreeSet<String>) -> Option<String> {
-    let all = (0..64).flat_map(|high| (0..256).map(move |low| (high, low)));
-    all.map(|(high, low)| format!("10.{}.{low}.0/24", 64 + high)).find(|network| !taken.contains(network))
 }

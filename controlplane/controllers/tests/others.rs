@@ -1,7 +1,5 @@
 //! The controllers that need no rollout: ownership, namespaces, nodes, endpoints.
 
-use std::collections::BTreeSet;
-
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -116,8 +114,8 @@ fn a_silent_node_is_unknown_then_tainted_and_its_pods_leave() {
     let now = Timestamp::from_second(1_000).expect("a time");
     let heard = now - SignedDuration::from_secs(5);
     let pod = pod("p", &json!({}));
-    let look = |node: &Node, heard| node::reconcile(node, heard, &[&pod], &BTreeSet::new(), Patience::LAN, now);
-    let spec = json!({"podCIDR": "10.64.0.0/24", "podCIDRs": ["10.64.0.0/24"]});
+    let look = |node: &Node, heard| node::reconcile(node, heard, &[&pod], Patience::LAN, now);
+    let spec = json!({});
     assert_eq!(words(&look(&node("True", &spec), heard)), ["replace Node a/status"]);
     assert_eq!(words(&look(&node("Unknown", &spec), heard)), ["replace Node a/", "delete Pod p"]);
     let again = look(&node("True", &spec), now);
@@ -132,22 +130,10 @@ fn a_pod_that_says_how_long_it_stays_stays_so_long() {
     let taint =
         json!({"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "timeAdded": "1970-01-01T00:16:00Z"});
     let other = json!({"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"});
-    let gone = node("Unknown", &json!({"podCIDR": "10.64.0.0/24", "taints": [other, taint]}));
-    let look = |now| node::reconcile(&gone, Timestamp::MIN, &[&pod], &BTreeSet::new(), Patience::LAN, now);
+    let gone = node("Unknown", &json!({"taints": [other, taint]}));
+    let look = |now| node::reconcile(&gone, Timestamp::MIN, &[&pod], Patience::LAN, now);
     assert_eq!(look(now), [Action::LookAgain { at: now + SignedDuration::from_secs(20) }]);
     assert_eq!(words(&look(now + SignedDuration::from_secs(20))), ["delete Pod p"]);
-}
-
-#[test]
-fn a_new_node_gets_the_first_free_network() {
-    let now = Timestamp::from_second(1_000).expect("a time");
-    let taken = ["10.64.0.0/24".to_owned(), "10.64.2.0/24".to_owned()].into();
-    let actions = node::reconcile(&node("True", &json!({})), now, &[], &taken, Patience::LAN, now);
-    let given = actions.iter().find_map(|action| match action {
-        Action::Replace { object, .. } => object["spec"]["podCIDR"].as_str(),
-        _ => None,
-    });
-    assert_eq!(given, Some("10.64.1.0/24"));
 }
 
 #[test]

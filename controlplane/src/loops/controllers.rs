@@ -1,6 +1,6 @@
 //! Which controller looks at what, and which changes make it look.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -98,18 +98,11 @@ fn look_at_node(
     let all = observed.pods.snapshot();
     let is_here = |pod: &&Arc<Pod>| node_of(pod) == key.name;
     let pods: Vec<Arc<Pod>> = all.values().filter(is_here).cloned().collect();
-    let nodes = observed.nodes.snapshot();
-    let Some(found) = nodes.get(key) else {
+    let Some(found) = observed.nodes.get("", &key.name) else {
         return node::pods_of_no_node(&key.name, &references(&pods));
     };
     let last = *heard.lock().unwrap_or_else(PoisonError::into_inner).entry(key.name.clone()).or_insert(now);
-    let networks = nodes.iter().filter(|(other, _)| *other != key).filter_map(|(_, node)| network(node));
-    let taken: BTreeSet<String> = networks.collect();
-    node::reconcile(found, last, &references(&pods), &taken, patience, now)
-}
-
-fn network(node: &Node) -> Option<String> {
-    node.spec.as_ref()?.pod_cidr.clone()
+    node::reconcile(&found, last, &references(&pods), patience, now)
 }
 
 fn node_of(pod: &Pod) -> &str {

@@ -60,7 +60,7 @@ pub(crate) async fn create(call: &Call, mut object: Value, dry_run: bool) -> Res
                     limits::RETRY_AFTER_SECONDS,
                 ));
             }
-            // An address that another Service took, or a namespace that changed: look again.
+            // What another object took, or a namespace that changed: look again.
             Attempt::LostRace => {}
         }
     }
@@ -102,9 +102,7 @@ async fn attempt(call: &Call, object: &mut Value, dry_run: bool) -> Result<Attem
     if !problems.is_empty() {
         return Err(Status::invalid(resource.group, resource.kind, &name, problems));
     }
-    if resource.storage == "core/services" {
-        allocate::service(&view, Some(object), None, &mut transaction)?;
-    }
+    allocate::settle(resource, &view, Some(object), None, &mut transaction)?;
     if dry_run {
         call.barrier().await?;
         return Ok(if call.store().view().get(&key).is_some() { Attempt::NameTaken } else { Attempt::Done(None) });

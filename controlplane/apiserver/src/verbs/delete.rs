@@ -108,9 +108,7 @@ async fn attempt(call: &Call, name: &str, options: &DeleteOptions, entry: &Entry
     let mut transaction = Transaction::default();
     transaction.require_modified_at(call.key(name), entry.modified);
     transaction.delete(call.key(name));
-    if call.resource.storage == "core/services" {
-        allocate::service(&view, None, Some(&old), &mut transaction)?;
-    }
+    allocate::settle(call.resource, &view, None, Some(&old), &mut transaction)?;
     Ok(match commit::commit(call, transaction).await? {
         Outcome::Committed(_) => Some(Deleted::Gone(old)),
         Outcome::Lost(_) => None,

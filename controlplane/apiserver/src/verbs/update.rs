@@ -6,7 +6,7 @@
 use http::{Response, StatusCode};
 use serde_json::Value;
 use shoal_api::{FieldError, Status, metadata};
-use shoal_store::Entry;
+use shoal_store::{Entry, Transaction};
 
 use crate::admission;
 use crate::handler::Call;
@@ -159,27 +159,21 @@ async fn attempt(
     if !problems.is_empty() {
         return Err(Status::invalid(resource.group, resource.kind, name, problems));
     }
-    let mut transaction = commit::replace(&call.key(name), entry.modified, stored::encode(&new));
-    if resource.storage == "core/services" {
-        let before = new.clone();
-        let mut extra = shoal_store::Transaction::default();
-        allocate::service(&view, Some(&mut new), Some(&old), &mut extra)?;
-        if new != before {
-            transaction = commit::replace(&call.key(name), entry.modified, stored::encode(&new));
-        }
-        transaction.preconditions.extend(extra.preconditions);
-        transaction.writes.extend(extra.writes);
-    }
+    let mut settled = Transaction::default();
+    allocate::settle(resource, &view, Some(&mut new), Some(&old), &mut settled)?;
     if new == old || dry_run {
         return Ok(Attempt::Unchanged(new));
     }
+    let mut transaction;
     if is_over(&new) {
-        transaction = shoal_store::Transaction::default();
+        transaction = Transaction::default();
         transaction.require_modified_at(call.key(name), entry.modified);
         transaction.delete(call.key(name));
-        if resource.storage == "core/services" {
-            allocate::service(&view, None, Some(&old), &mut transaction)?;
-        }
+        allocate::settle(resource, &view, None, Some(&old), &mut transaction)?;
+    } else {
+        transaction = commit::replace(&call.key(name), entry.modified, stored::encode(&new));
+        transaction.preconditions.append(&mut settled.preconditions);
+        transaction.writes.append(&mut settled.writes);
     }
     match commit::commit(call, transaction).await? {
         Outcome::Committed(revision) => {

@@ -1,6 +1,8 @@
-//! Cluster addresses and node ports: given once, kept, given back.
+//! Cluster addresses, node ports and pod networks: given once, kept, given back.
 
-use serde_json::json;
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
 
 use crate::support::*;
 
@@ -36,4 +38,25 @@ async fn addresses_and_ports_are_unique_and_come_back() {
     assert!(refused.text.contains("provided port is already allocated"), "{}", refused.text);
     assert_eq!(api.delete(&format!("{SERVICES}/a")).await.code, 200);
     assert_eq!(api.post(SERVICES, greedy).await.code, 201);
+}
+
+#[tokio::test]
+async fn nodes_that_register_at_once_have_networks_of_their_own() {
+    const NODES: &str = "/api/v1/nodes";
+    let api = Api::start().await;
+    let node = |name: &str| json!({"metadata": {"name": name}});
+    let made = futures_util::future::join_all((0..8).map(|n| api.create(NODES, node(&format!("n{n}"))))).await;
+    let network = |node: &Value| node["spec"]["podCIDR"].as_str().expect("a network").to_owned();
+    let networks: BTreeSet<String> = made.iter().map(network).collect();
+    assert_eq!(networks.len(), 8, "{networks:?}");
+    assert_eq!(made[0]["spec"]["podCIDRs"], json!([made[0]["spec"]["podCIDR"]]));
+
+    let mut greedy = node("greedy");
+    greedy["spec"] = json!({"podCIDR": network(&made[3]), "podCIDRs": [network(&made[3])]});
+    let refused = api.post(NODES, greedy.clone()).await;
+    assert_eq!(refused.code, 422);
+    assert!(refused.text.contains("the network of another node"), "{}", refused.text);
+    let name = made[3]["metadata"]["name"].as_str().expect("a name");
+    assert_eq!(api.delete(&format!("{NODES}/{name}")).await.code, 200);
+    assert_eq!(api.post(NODES, greedy).await.code, 201);
 }

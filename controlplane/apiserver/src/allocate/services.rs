@@ -1,12 +1,8 @@
-//! Cluster addresses and node ports of Services, taken and given back in the write's own transaction.
-//!
-//! Each address and port in use has a key whose value is its owner (`namespace/name`). A Service that asks for one gets
-//! a precondition that the key is absent, so two writers cannot both have it, whatever they saw before.
+//! Cluster addresses and node ports of Services.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use bytes::Bytes;
 use rand::RngExt;
 use serde_json::Value;
 use shoal_api::{FieldError, Status, metadata};
@@ -28,11 +24,11 @@ struct Held {
     ports: BTreeSet<u16>,
 }
 
-/// Fills in what the Service `new` lacks and adds to `transaction` what it takes and gives back.
+/// Fills in what `new` lacks, and adds to `transaction` what it takes and gives back.
 ///
 /// # Errors
 /// 422 when an address or port that is asked for is outside the range or taken; 500 when there is none left.
-pub(crate) fn service(
+pub(super) fn settle(
     view: &View,
     new: Option<&mut Value>,
     old: Option<&Value>,
@@ -41,15 +37,10 @@ pub(crate) fn service(
     let before = old.map(held).unwrap_or_default();
     let after = match new {
         Some(service) => {
-            let owner = format!(
-                "{}/{}",
-                metadata::namespace(service).unwrap_or_default(),
-                metadata::name(service).unwrap_or_default()
-            );
             fill_address(view, service, &before)?;
             fill_ports(view, service, &before)?;
             let after = held(service);
-            take(&after, &before, &owner, transaction);
+            take(&after, &before, &super::owner(service), transaction);
             after
         }
         None => Held::default(),
@@ -64,14 +55,11 @@ pub(crate) fn service(
 }
 
 fn take(after: &Held, before: &Held, owner: &str, transaction: &mut Transaction) {
-    let value = || Bytes::copy_from_slice(owner.as_bytes());
     if let Some(address) = after.address.filter(|_| after.address != before.address) {
-        transaction.require_absent(keys::cluster_address(address));
-        transaction.put(keys::cluster_address(address), value());
+        super::take(keys::cluster_address(address), owner, transaction);
     }
     for port in after.ports.difference(&before.ports) {
-        transaction.require_absent(keys::node_port(*port));
-        transaction.put(keys::node_port(*port), value());
+        super::take(keys::node_port(*port), owner, transaction);
     }
 }
 
