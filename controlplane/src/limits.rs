@@ -23,6 +23,9 @@ pub const ADMIT: Duration = Duration::from_secs(120);
 /// The wait before something between servers is tried again.
 pub const RETRY: Duration = Duration::from_millis(500);
 
+/// How long the link's port may still be held by the server that ran before.
+pub const FREE_PORT: Duration = Duration::from_secs(5);
+
 /// How often the connections to the other servers are looked at, so that an election finds them made.
 pub const KEEP_CONNECTED: Duration = Duration::from_secs(1);
 

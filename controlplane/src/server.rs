@@ -4,6 +4,8 @@
 //! other servers must reach it), the place is confirmed, the API serves, the loops follow leadership. Stop: nothing new is
 //! accepted, watches end, open requests are drained, the loops end, then the store, and the link last.
 
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,7 +80,7 @@ impl Server {
             },
         };
         let source = IdentitySource::new(directory.identity(SERVER)?);
-        let endpoint = Endpoint::bind(config.link_address, &source);
+        let endpoint = bind(config.link_address, &source).await;
         let endpoint = endpoint.with_context(|| format!("failed to listen on {} (UDP)", config.link_address))?;
         config.link_address = endpoint.local_address()?;
         let membership = membership(&config, &directory, before, &belonging)?;
@@ -202,6 +204,19 @@ impl Server {
         self.background.end(limits::STOP_LOOPS).await;
         self.endpoint.close().await;
         tracing::info!(server = self.member.name, "the server has stopped");
+    }
+}
+
+/// The link's endpoint. The socket of the server that ran here before may need a moment to go: its connections hold it.
+async fn bind(address: SocketAddr, source: &Arc<IdentitySource>) -> std::io::Result<Endpoint> {
+    let begun = tokio::time::Instant::now();
+    loop {
+        match Endpoint::bind(address, source) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && begun.elapsed() < limits::FREE_PORT => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            bound => return bound,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Namespace, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Namespace, Node, Pod, PodSpec};
 use serde_json::{Value, json};
 use sha2::Digest;
 use shoal_client::{Client, Kubeconfig, ListOptions, TlsTransport};
@@ -231,6 +231,10 @@ async fn a_worker_is_asked_over_the_connection_that_it_made_from_any_server() {
     let pool = Pool::new(endpoint).only(SERVERS);
     let connection = pool.get(first.link_address()).await.expect("a connection");
     let client = admin(directory.path(), "server-2");
+    // The pods of a node that is not there would be deleted.
+    let mut node = Node::default();
+    node.metadata.name = Some("worker-1".to_string());
+    client.create(&node).await.expect("registered");
     let mut pod = Pod::default();
     pod.metadata.name = Some("ticker".to_string());
     pod.metadata.namespace = Some("default".to_string());
