@@ -5,6 +5,7 @@ mod demo;
 mod kubeconfig;
 mod registry;
 mod verbs;
+mod waiting;
 
 use clap::{CommandFactory, Parser, Subcommand};
 

@@ -13,12 +13,7 @@ use shoal_client::{Client, ListOptions};
 use super::layout::{Cluster, Layout, Process, Role};
 use super::process;
 use crate::kubeconfig;
-
-/// How long a whole cluster may take to become ready.
-const READY_DEADLINE: Duration = Duration::from_secs(60);
-
-/// How often to look.
-const PAUSE: Duration = Duration::from_millis(25);
+use crate::waiting::{Hopeless, until};
 
 /// What the caller asks for; what is not said stays as it was, or is the usual.
 #[derive(Debug, Clone, Default)]
@@ -311,36 +306,17 @@ fn is_ready(node: &Node) -> bool {
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// An error that ends the waiting: the process is over.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Over(String);
-
 fn alive(layout: &Layout, process: &Process) -> anyhow::Result<()> {
     if process::is_alive(process) {
         return Ok(());
     }
     let tail = process::log_tail(layout, &process.name, 8);
-    Err(Over(format!("{} ended; its log, {}, ends with:\n{tail}", process.name, layout.log(&process.name).display()))
-        .into())
-}
-
-/// Calls `look` until it succeeds, a member is over, or the deadline passes.
-async fn until<T, R>(what: &str, look: impl Fn() -> R) -> anyhow::Result<T>
-where
-    R: Future<Output = anyhow::Result<T>>,
-{
-    let begun = Instant::now();
-    loop {
-        match look().await {
-            Ok(value) => return Ok(value),
-            Err(error) if error.is::<Over>() => return Err(error),
-            Err(error) if begun.elapsed() > READY_DEADLINE => {
-                return Err(error.context(format!("after {} s still not: {what}", READY_DEADLINE.as_secs())));
-            }
-            Err(_) => tokio::time::sleep(PAUSE).await,
-        }
-    }
+    Err(Hopeless(format!(
+        "{} ended; its log, {}, ends with:\n{tail}",
+        process.name,
+        layout.log(&process.name).display()
+    ))
+    .into())
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub const EXAMPLES: [Example; 6] = [
     example!("hello", "an HTTP function, three copies behind a NodePort"),
     example!("back", "a function for other functions"),
     example!("front", "a function that asks back by its Service's name"),
-    example!("ticker", "a process that prints for ever, with a ConfigMap as a file"),
+    example!("ticker", "a process that prints and serves for ever, with a ConfigMap as a file"),
     example!("batch", "a computation that ends"),
     example!("unruly", "burns CPU and eats memory, within its limits"),
 ];

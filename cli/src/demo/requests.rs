@@ -9,8 +9,7 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
 use shoal_client::{Client, ListOptions};
 
-/// How long an answer may be waited for: an endpoint reaches the workers a moment after its pod is ready.
-const DEADLINE: Duration = Duration::from_secs(30);
+use crate::waiting::{Hopeless, until};
 
 /// Sends requests to the functions, reads the processes' logs, and shows both.
 ///
@@ -19,21 +18,20 @@ const DEADLINE: Duration = Duration::from_secs(30);
 pub async fn show(client: &Client) -> anyhow::Result<()> {
     say("\nRequests through both workers' NodePorts:");
     for worker in ["127.0.1.1", "127.0.1.2"] {
-        for (port, path) in [(30080, "/"), (30081, "/shoal")] {
+        for (port, path, text) in [(30080, "/", "Hello"), (30081, "/shoal", "front asked back: /SHOAL says back-")] {
             let address = format!("{worker}:{port}");
-            let (answer, took) = answered(&address, path).await?;
+            let (answer, took) = answered(&address, path, text).await?;
             say(&format!("  http://{address}{path} -> {} ({:.1} ms)", answer.trim_end(), took.as_secs_f64() * 1000.0));
         }
     }
     say("\nThe processes:");
-    let ticker =
-        until(|| async { newest_line(client, "ticker", "the tide is in").await }).await.context("the ticker")?;
+    let ticker = until("ticker prints", || async { newest_line(client, "ticker", "the tide is in").await }).await?;
     say(&format!("  ticker prints: {ticker}"));
-    let batch = until(|| async { newest_line(client, "batch", "primes below").await }).await.context("the batch")?;
+    let batch = until("batch answers", || async { newest_line(client, "batch", "primes below").await }).await?;
     say(&format!("  batch ended with: {batch}"));
-    let eater = until(|| async { ended(client, "unruly-eat").await }).await.context("the eater")?;
+    let eater = until("unruly-eat is ended", || async { ended(client, "unruly-eat").await }).await?;
     say(&format!("  unruly-eat was ended: {eater}"));
-    let (_, took) = answered("127.0.1.1:30080", "/").await?;
+    let (_, took) = answered("127.0.1.1:30080", "/", "Hello").await?;
     say(&format!("  unruly-spin spins; hello answers all the same ({:.1} ms)", took.as_secs_f64() * 1000.0));
     Ok(())
 }
@@ -43,12 +41,19 @@ fn say(line: &str) {
     println!("{line}");
 }
 
-/// The answer to a GET, tried again until it is 200.
-async fn answered(address: &str, path: &str) -> anyhow::Result<(String, Duration)> {
-    until(|| async {
+/// The answer to a GET, tried again until it is 200: an endpoint reaches the workers a moment after its pod is ready.
+///
+/// # Errors
+/// When an answer does not hold `text`: it is not the one of the function that was asked.
+async fn answered(address: &str, path: &str, text: &str) -> anyhow::Result<(String, Duration)> {
+    let url = format!("http://{address}{path}");
+    until(&format!("{url} answers"), || async {
         let begun = Instant::now();
         let (status, body) = get(address, path).await?;
-        anyhow::ensure!(status == 200, "http://{address}{path} answers {status}: {body}");
+        anyhow::ensure!(status == 200, "{url} answers {status}: {body}");
+        if !body.contains(text) {
+            return Err(Hopeless(format!("{url} answers {body:?}, and not {text:?}")).into());
+        }
         Ok((body, begun.elapsed()))
     })
     .await
@@ -96,18 +101,4 @@ async fn find(client: &Client, prefix: &str) -> anyhow::Result<Pod> {
     let pods = client.list::<Pod>("default", &ListOptions::default()).await?.items;
     let found = pods.into_iter().find(|pod| pod.metadata.name.as_ref().is_some_and(|name| name.starts_with(prefix)));
     found.with_context(|| format!("there is no pod {prefix}"))
-}
-
-async fn until<T, R>(look: impl Fn() -> R) -> anyhow::Result<T>
-where
-    R: Future<Output = anyhow::Result<T>>,
-{
-    let begun = Instant::now();
-    loop {
-        match look().await {
-            Ok(value) => return Ok(value),
-            Err(error) if begun.elapsed() > DEADLINE => return Err(error),
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    }
 }
