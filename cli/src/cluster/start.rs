@@ -71,19 +71,20 @@ pub async fn start(layout: &Layout, wanted: &Wanted) -> anyhow::Result<Started> 
     let begun = Instant::now();
     let mut cluster = layout.load()?;
     let plan = plan(&cluster, wanted)?;
-    let mut fresh = restart(layout, &mut cluster)?;
+    let mut fresh = restart(layout, &mut cluster).await?;
 
     for number in 1..=plan.servers {
         let arguments = server_arguments(layout, &plan, number);
         let addresses = vec![format!("https://127.0.0.1:{}", plan.api_port + number - 1)];
-        fresh += usize::from(ensure_running(layout, &mut cluster, Role::Server, number, addresses, || {
+        let is_new = ensure_member(layout, &mut cluster, Role::Server, number, addresses, || {
             let mut arguments = arguments.clone();
             if number > 1 {
                 arguments.extend(["--join".to_string(), link_address(&plan, 1), "--token-file".to_string()]);
                 arguments.push(layout.directory().join("server.token").display().to_string());
             }
             arguments
-        })?);
+        });
+        fresh += usize::from(is_new.await?);
         if number == 1 {
             wait_for_server(layout, &cluster, number).await?;
             let admin = std::fs::read(layout.member("server-1").join("admin.kubeconfig"))
@@ -100,45 +101,26 @@ pub async fn start(layout: &Layout, wanted: &Wanted) -> anyhow::Result<Started> 
     let servers: Vec<String> = (1..=plan.servers).map(|number| link_address(&plan, number)).collect();
     for number in 1..=plan.workers {
         let address = Ipv4Addr::new(127, 0, 1, u8::try_from(number).context("there are too many workers")?);
-        fresh +=
-            usize::from(ensure_running(layout, &mut cluster, Role::Worker, number, vec![address.to_string()], || {
-                let name = format!("worker-{number}");
-                let token = layout.directory().join("worker.token");
-                let words = [
-                    "worker",
-                    "--data-dir",
-                    &layout.member(&name).display().to_string(),
-                    "--name",
-                    &name,
-                    "--join",
-                    &servers.join(","),
-                ];
-                let more = [
-                    "--token-file",
-                    &token.display().to_string(),
-                    "--address",
-                    &address.to_string(),
-                    "--profile",
-                    "lan",
-                ];
-                words.iter().chain(&more).map(|word| (*word).to_string()).collect()
-            })?);
+        let is_new = ensure_member(layout, &mut cluster, Role::Worker, number, vec![address.to_string()], || {
+            worker_arguments(layout, &servers, number, address)
+        });
+        fresh += usize::from(is_new.await?);
     }
     wait_for_nodes(layout, &cluster).await?;
     Ok(Started { cluster, layout: layout.clone(), took: begun.elapsed(), fresh })
 }
 
 /// Starts every known member that does not run, all at once: the servers need one another before any of them is ready.
-fn restart(layout: &Layout, cluster: &mut Cluster) -> anyhow::Result<usize> {
-    let mut started = 0;
+async fn restart(layout: &Layout, cluster: &mut Cluster) -> anyhow::Result<usize> {
+    let mut started = Vec::new();
     for known in cluster.processes.iter_mut().filter(|known| !process::is_alive(known)) {
         known.pid = process::start(layout, &known.name, &known.arguments)?;
-        started += 1;
+        started.push(known.name.clone());
     }
-    if started > 0 {
-        layout.save(cluster)?;
+    if !started.is_empty() {
+        record(layout, cluster, &started).await?;
     }
-    Ok(started)
+    Ok(started.len())
 }
 
 /// Stays until the process is asked to end; says so when a member ends by itself.
@@ -211,12 +193,23 @@ fn server_arguments(layout: &Layout, plan: &Plan, number: u16) -> Vec<String> {
         .to_vec()
 }
 
+fn worker_arguments(layout: &Layout, servers: &[String], number: u16, address: Ipv4Addr) -> Vec<String> {
+    let name = format!("worker-{number}");
+    let (data, token) = (layout.member(&name), layout.directory().join("worker.token"));
+    let (data, token, address) = (data.display().to_string(), token.display().to_string(), address.to_string());
+    ["worker", "--data-dir", &data, "--name", &name, "--join", &servers.join(","), "--token-file", &token]
+        .into_iter()
+        .chain(["--address", &address, "--profile", "lan"])
+        .map(str::to_string)
+        .collect()
+}
+
 fn link_address(plan: &Plan, number: u16) -> String {
     format!("127.0.0.1:{}", plan.api_port + number - 1)
 }
 
-/// Starts the member unless it runs; answers whether it was started.
-fn ensure_running(
+/// Starts a member that the cluster does not have yet; answers whether it did.
+async fn ensure_member(
     layout: &Layout,
     cluster: &mut Cluster,
     role: Role,
@@ -228,22 +221,23 @@ fn ensure_running(
         Role::Server => format!("server-{number}"),
         Role::Worker => format!("worker-{number}"),
     };
-    let known = cluster.processes.iter_mut().find(|process| process.name == name);
-    if let Some(known) = known {
-        if process::is_alive(known) {
-            return Ok(false);
-        }
-        known.pid = process::start(layout, &name, &known.arguments)?;
-    } else {
-        let arguments = arguments();
-        let pid = process::start(layout, &name, &arguments)?;
-        cluster.processes.push(Process { name, role, pid, addresses, arguments });
-        cluster
-            .processes
-            .sort_by_key(|process| (process.role == Role::Worker, process.name.len(), process.name.clone()));
+    if cluster.processes.iter().any(|process| process.name == name) {
+        return Ok(false);
     }
-    layout.save(cluster)?;
+    let arguments = arguments();
+    let pid = process::start(layout, &name, &arguments)?;
+    cluster.processes.push(Process { name: name.clone(), role, pid, addresses, arguments });
+    cluster.processes.sort_by_key(|process| (process.role == Role::Worker, process.name.len(), process.name.clone()));
+    record(layout, cluster, &[name]).await?;
     Ok(true)
+}
+
+/// Writes down what runs now. What was just `started` and cannot be written down is stopped: nobody could find it again.
+async fn record(layout: &Layout, cluster: &Cluster, started: &[String]) -> anyhow::Result<()> {
+    let Err(error) = layout.save(cluster) else { return Ok(()) };
+    let started: Vec<&Process> = cluster.processes.iter().filter(|process| started.contains(&process.name)).collect();
+    process::stop(&started).await?;
+    Err(error)
 }
 
 /// A join token, made through the API and kept for members that are added later.
