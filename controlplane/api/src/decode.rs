@@ -23,7 +23,7 @@ pub const MAX_DEPTH: usize = 100;
 /// An object that a client has sent.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Decoded {
-    /// The object without what the schema does not know, and without nulls.
+    /// The object without what the schema does not know, and without nulls but in a configuration to apply.
     pub value: Value,
     /// `apps/v1`; empty if the body does not say.
     pub api_version: String,
@@ -87,11 +87,24 @@ pub fn decode_body(content_type: &str, body: &[u8], schema: Option<&str>) -> Res
     }
     let raw = match content_type.split(';').next().unwrap_or_default().trim() {
         "" | "application/json" => raw::from_json(body)?,
-        "application/yaml" | "application/apply-patch+yaml" => raw::from_yaml(body)?,
+        "application/yaml" => raw::from_yaml(body)?,
         protobuf::MEDIA_TYPE => Raw::from(protobuf::decode_as(body, schema)?),
         other => return Err(DecodeError::UnsupportedMediaType(other.to_owned())),
     };
     conform_raw(raw, schema)
+}
+
+/// Reads a configuration to apply, YAML or JSON, and keeps the nulls of its fields: they unset what they name.
+///
+/// # Errors
+/// See [`DecodeError`].
+pub fn decode_configuration(body: &[u8], schema: Option<&str>) -> Result<Decoded, DecodeError> {
+    if body.len() > MAX_BODY_BYTES {
+        return Err(DecodeError::TooLarge);
+    }
+    // JSON is YAML, and most clients send it; its own parser is faster and knows every escape of it.
+    let raw = raw::from_json(body).or_else(|_| raw::from_yaml(body))?;
+    conform_with(raw, schema, Nulls::Kept)
 }
 
 /// Checks a value against its schema as [`decode_body`] does: for what a patch has made.
@@ -102,7 +115,18 @@ pub fn conform(value: Value, schema: Option<&str>) -> Result<Decoded, DecodeErro
     conform_raw(Raw::from(value), schema)
 }
 
+/// What becomes of a field that is null.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Nulls {
+    Kept,
+    Dropped,
+}
+
 fn conform_raw(raw: Raw, schema: Option<&str>) -> Result<Decoded, DecodeError> {
+    conform_with(raw, schema, Nulls::Dropped)
+}
+
+fn conform_with(raw: Raw, schema: Option<&str>, nulls: Nulls) -> Result<Decoded, DecodeError> {
     let api_version = raw.text("apiVersion").to_owned();
     let kind = raw.text("kind").to_owned();
     let schema = match schema {
@@ -115,7 +139,7 @@ fn conform_raw(raw: Raw, schema: Option<&str>) -> Result<Decoded, DecodeError> {
         kind.clone()
     };
     let version = api_version.rsplit('/').next().unwrap_or_default();
-    let checked = check::check(raw, schema).map_err(|problem| match problem {
+    let checked = check::check(raw, schema, nulls).map_err(|problem| match problem {
         check::Problem::TooDeep => DecodeError::TooDeep,
         check::Problem::Mismatch(text) => {
             DecodeError::Mismatch(format!("{subject} in version {version:?} cannot be handled as a {subject}: {text}"))

@@ -6,6 +6,7 @@
 
 pub mod decode;
 pub mod discovery;
+pub mod fields;
 mod kinds;
 pub mod metadata;
 pub mod names;

@@ -186,6 +186,11 @@ impl Status {
         Self::failure(409, "Conflict", message).about(group, resource, name)
     }
 
+    /// 409: an applied configuration wants what others own.
+    pub fn apply_conflict(message: impl Into<String>) -> Self {
+        Self::failure(409, "Conflict", message)
+    }
+
     /// 410: a revision that is no longer kept.
     pub fn expired(message: impl Into<String>) -> Self {
         Self::failure(410, "Expired", message)

@@ -8,7 +8,7 @@ use std::fmt;
 use base64::Engine;
 use serde_json::{Map, Value};
 
-use super::{MAX_DEPTH, Raw};
+use super::{MAX_DEPTH, Nulls, Raw};
 use crate::quantity::Quantity;
 use crate::schema::{Field, Kind, Schema, Shape};
 
@@ -42,8 +42,8 @@ pub(super) enum Problem {
 }
 
 /// Checks a whole document; without a schema only for repetitions and depth.
-pub(super) fn check(raw: Raw, schema: Option<Schema<'_>>) -> Result<Checked, Problem> {
-    let mut walk = Walk { facts: Vec::new(), path: Vec::new() };
+pub(super) fn check(raw: Raw, schema: Option<Schema<'_>>, nulls: Nulls) -> Result<Checked, Problem> {
+    let mut walk = Walk { nulls, facts: Vec::new(), path: Vec::new() };
     let value = match (schema, raw) {
         (Some(schema), Raw::Members(members)) => walk.members(members, schema)?,
         (Some(schema), other) => return Err(mismatch(&other, &format!("Go value of type v1.{}", schema.short_name()))),
@@ -75,6 +75,7 @@ enum Step {
 }
 
 struct Walk {
+    nulls: Nulls,
     facts: Vec<Fact>,
     path: Vec<Step>,
 }
@@ -102,7 +103,7 @@ impl Walk {
                     }
                     seen.push(field.name);
                     let value = self.field(raw, Place { schema, field })?;
-                    if !value.is_null() || field.kind == Kind::Json {
+                    if !value.is_null() || field.kind == Kind::Json || self.nulls == Nulls::Kept {
                         map.insert(field.name.to_owned(), value);
                     }
                 }

@@ -138,3 +138,14 @@ proptest::proptest! {
         proptest::prop_assert_eq!(once, twice);
     }
 }
+
+#[test]
+fn a_configuration_keeps_its_nulls_and_may_be_yaml_or_json() {
+    let schema = Some("io.k8s.api.apps.v1.Deployment");
+    let expected = json!({"kind": "Deployment", "metadata": {"creationTimestamp": null}, "spec": {"replicas": null}});
+    let yaml = b"kind: Deployment\nmetadata:\n  creationTimestamp: null\nspec:\n  replicas: ~\n  wrong: 1\n";
+    let decoded = decode_configuration(yaml, schema).unwrap();
+    assert_eq!((decoded.value, decoded.unknown), (expected.clone(), vec!["spec.wrong".to_owned()]));
+    assert_eq!(decode_configuration(expected.to_string().as_bytes(), schema).unwrap().value, expected);
+    assert!(decode_configuration(b"a: [", schema).is_err());
+}
