@@ -30,7 +30,7 @@ pub use conflict::Conflict;
 pub use element::Element;
 pub use managed::{Entry, Malformed, Managed, Manager, Operation};
 pub use set::FieldSet;
-pub use track::{only_times_differ, owners, track};
+pub use track::{only_times_differ, track};
 
 /// Who writes, through which door, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

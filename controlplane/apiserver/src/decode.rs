@@ -6,7 +6,7 @@ use http::header::CONTENT_TYPE;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use shoal_api::Status;
-use shoal_api::decode::{Decoded, conform, decode_body};
+use shoal_api::decode::{Decoded, conform, decode_body, decode_configuration};
 
 use crate::query::FieldValidation;
 use crate::{Body, limits};
@@ -58,6 +58,16 @@ pub(crate) fn object(
 ) -> Result<(Value, Vec<String>), Status> {
     let decoded = decode_body(media_type(headers), body, schema).map_err(|error| error.to_status())?;
     finish(decoded, kind, validation)
+}
+
+/// A configuration to apply of kind `kind`, with its nulls.
+pub(crate) fn configuration(
+    body: &[u8],
+    schema: &str,
+    kind: (&str, &str, &str),
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>), Status> {
+    finish(decode_configuration(body, Some(schema)).map_err(|error| error.to_status())?, kind, validation)
 }
 
 /// An object of kind `kind` from a value that a patch has made.

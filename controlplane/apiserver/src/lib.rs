@@ -22,6 +22,7 @@ mod keys;
 mod limits;
 mod negotiate;
 mod object;
+mod ownership;
 mod public_paths;
 mod query;
 mod rbac_cache;

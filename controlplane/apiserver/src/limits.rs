@@ -32,6 +32,8 @@ pub const STORE: Duration = Duration::from_secs(30);
 pub const NOT_OLDER_THAN: Duration = Duration::from_secs(3);
 /// How often a read-modify-write (a patch, an update without a version, a delete) is tried against other writers.
 pub const UPDATE_TRIES: usize = 16;
+/// The longest name of a field manager that is made of a user agent, in characters.
+pub const MANAGER_CHARACTERS: usize = 128;
 /// How often a generated name that is taken is replaced by another.
 pub const GENERATED_NAME_TRIES: usize = 8;
 /// How often an allocation of an address or port that lost a race is repeated.

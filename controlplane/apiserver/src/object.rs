@@ -11,8 +11,8 @@ const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 const SUFFIX_LENGTH: usize = 5;
 /// The longest name that is generated; the prefix is cut to fit.
 const GENERATED_NAME_LENGTH: usize = 63;
-/// What only the server sets.
-const SERVER_FIELDS: [&str; 8] = [
+/// What only the server sets; `managedFields`, which clients may change, are `ownership`'s.
+const SERVER_FIELDS: [&str; 7] = [
     "uid",
     "creationTimestamp",
     "deletionTimestamp",
@@ -20,7 +20,6 @@ const SERVER_FIELDS: [&str; 8] = [
     "generation",
     "resourceVersion",
     "selfLink",
-    "managedFields",
 ];
 
 /// Now, in whole seconds, as Kubernetes writes times.
@@ -65,8 +64,8 @@ pub(crate) fn keep_identity(new: &mut Value, old: &Value) {
     let metadata = metadata_mut(new);
     for field in SERVER_FIELDS {
         match old.and_then(|old| old.get(field)) {
-            Some(value) if field != "managedFields" => metadata.insert(field.to_owned(), value.clone()),
-            _ => metadata.remove(field),
+            Some(value) => metadata.insert(field.to_owned(), value.clone()),
+            None => metadata.remove(field),
         };
     }
 }

@@ -86,11 +86,11 @@ pub fn apply(
     if let Some(problem) = list_problem(wanted, schema) {
         return Err(ApplyError::List { subject: subject(wanted), problem });
     }
-    let mut managed = owners(live, live, true);
+    let mut managed = owners(live);
     if managed.is_empty() {
         let nothing = json!({ "metadata": {} });
         let first = Writer { manager: BEFORE_FIRST_APPLY, subresource: "", ..writer };
-        update(&mut managed, &compare(&nothing, live, schema), first);
+        update(&mut managed, &compare(&nothing, live, schema).but(nobodys()), first);
     }
     let step = Step { live, wanted, schema, writer };
     let outcome = match step.take(&managed, configuration.force) {

@@ -21,6 +21,12 @@ impl Changes {
     pub(super) fn is_empty(&self) -> bool {
         self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
     }
+
+    /// The change without some fields.
+    pub(super) fn but(mut self, fields: &FieldSet) -> Self {
+        [&mut self.added, &mut self.modified, &mut self.removed].into_iter().for_each(|set| set.subtract(fields));
+        self
+    }
 }
 
 /// Compares two states of an object.

@@ -6,7 +6,7 @@ mod writes;
 
 use serde_json::{Value, json};
 
-use super::{Applied, ApplyError, Configuration, Managed, Manager, Operation, Writer, apply, owners, track};
+use super::{Applied, ApplyError, Configuration, Managed, Manager, Operation, Writer, apply, track};
 use crate::decode::conform;
 use crate::schema::{Schema, of_kind};
 
@@ -49,8 +49,7 @@ pub(super) fn refused(live: &Value, wanted: &Value, schema: Schema<'_>, writer: 
 /// Writes an object as a PUT does.
 pub(super) fn put(live: &Value, new: &Value, schema: Schema<'_>, writer: Writer<'_>) -> Value {
     let mut new = new.clone();
-    let before = owners(live, &new, false);
-    track(live, &mut new, before, schema, writer);
+    track(live, &mut new, schema, writer);
     new["metadata"]["uid"] = "1".into();
     new
 }

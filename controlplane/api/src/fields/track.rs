@@ -10,6 +10,8 @@ use super::{Element, FieldSet, Writer};
 use crate::metadata;
 use crate::schema::Schema;
 
+const MANAGED_FIELDS: &str = "/metadata/managedFields";
+
 /// What nobody owns, because the server alone sets it or because it names the object.
 const NOBODYS: [&[&str]; 12] = [
     &["apiVersion"],
@@ -28,36 +30,44 @@ const NOBODYS: [&[&str]; 12] = [
 
 /// Sets the new object's `managedFields` to what they are after this write.
 ///
-/// `owners` are those before it, see [`owners`]; `old` is an object of no content for a new object. An object that
-/// nobody has owned so far stays so, unless it is new: what was stored before, or stripped, is not tracked.
-pub fn track(old: &Value, new: &mut Value, mut owners: Managed, schema: Schema<'_>, writer: Writer<'_>) {
+/// `old` is an object of no content for a new one. The managed fields that the new object brings count, since clients
+/// may change them, but not through a subresource; without any, or with malformed ones, those of the old object count.
+/// `[{}]` and `[]` take everything from everybody. An object that nobody owns stays so unless it is new: what was
+/// stored before ownership was known, or stripped, is not tracked.
+pub fn track(old: &Value, new: &mut Value, schema: Schema<'_>, writer: Writer<'_>) {
+    let kept = old.pointer(MANAGED_FIELDS);
+    let given = metadata::metadata_mut(new).remove("managedFields");
+    let given =
+        given.filter(|given| writer.subresource.is_empty() && Some(given) != kept).and_then(|given| read(&given));
     let is_new = metadata::uid(old).unwrap_or_default().is_empty();
-    let changes = if owners.is_empty() && !is_new { Changes::default() } else { compare(old, new, schema) };
-    if changes.is_empty() && old.pointer("/metadata/managedFields").is_some_and(|kept| owners_are(kept, new)) {
-        return;
-    }
-    update(&mut owners, &changes, writer);
-    set(new, &owners);
-}
-
-/// Whether the new object already shows these managed fields.
-fn owners_are(kept: &Value, new: &Value) -> bool {
-    new.pointer("/metadata/managedFields") == Some(kept)
-}
-
-/// Those who own fields before a write: what the new object says, since clients may change it, else what the old one
-/// says. `[{}]` and `[]` in the new object take everything from everybody.
-pub fn owners(old: &Value, new: &Value, is_subresource: bool) -> Managed {
-    let of = |object: &Value| object.pointer("/metadata/managedFields").map(Managed::decode);
-    let given = new.pointer("/metadata/managedFields").filter(|given| !given.is_null());
+    let is_tracked = is_new || given.as_ref().map_or(kept.is_some(), |given| !given.is_empty());
+    let changes = if is_tracked { compare(old, new, schema) } else { Changes::default() }.but(nobodys());
     match given {
-        Some(given) if !is_subresource && is_reset(given) => Managed::default(),
-        Some(given) if !is_subresource => match Managed::decode(given) {
-            Ok(managed) if !managed.is_empty() => managed,
-            _ => of(old).and_then(Result::ok).unwrap_or_default(),
-        },
-        _ => of(old).and_then(Result::ok).unwrap_or_default(),
+        // The common case of a loop that writes what is there: nothing is decoded.
+        None if changes.is_empty() => {
+            if let Some(kept) = kept {
+                metadata::metadata_mut(new).insert("managedFields".to_owned(), kept.clone());
+            }
+        }
+        given => {
+            let mut managed = given.unwrap_or_else(|| owners(old));
+            update(&mut managed, &changes, writer);
+            set(new, &managed);
+        }
     }
+}
+
+/// Those who own fields of an object; nobody if that cannot be read.
+pub(super) fn owners(object: &Value) -> Managed {
+    object.pointer(MANAGED_FIELDS).and_then(|kept| Managed::decode(kept).ok()).unwrap_or_default()
+}
+
+/// The managed fields that a client has sent; none if they say nothing.
+fn read(given: &Value) -> Option<Managed> {
+    if is_reset(given) {
+        return Some(Managed::default());
+    }
+    Managed::decode(given).ok().filter(|managed| !managed.is_empty())
 }
 
 fn is_reset(given: &Value) -> bool {
@@ -68,17 +78,17 @@ fn is_reset(given: &Value) -> bool {
     }
 }
 
-/// Gives what was changed to the writer and takes it, and what was removed, from everybody else.
+/// Gives what was changed to the writer and takes it, and what was removed, from everybody else. `changes` are without
+/// what is nobody's.
 pub(super) fn update(managed: &mut Managed, changes: &Changes, writer: Writer<'_>) {
     if changes.is_empty() {
         return;
     }
-    let mut taken = changes.added.clone().union(&changes.modified);
+    let taken = changes.added.clone().union(&changes.modified);
     for entry in managed.entries.values_mut() {
         entry.fields.subtract(&taken);
         entry.fields.subtract(&changes.removed);
     }
-    taken.subtract(nobodys());
     if !taken.is_empty() {
         let entry = managed.entries.entry(Manager::of(writer, Operation::Update)).or_default();
         entry.fields.add(&taken);
@@ -135,7 +145,7 @@ fn same_but_times(new: &[Value], old: &[Value]) -> bool {
     new.iter().all(|entry| old.contains(&without_time(entry)))
 }
 
-/// Whether two maps are equal, one member being compared by `same`.
+/// Whether two maps are equal, one member being compared by `same`: last, because that costs the most.
 fn equal_but(
     new: &Map<String, Value>,
     old: &Map<String, Value>,
@@ -143,8 +153,9 @@ fn equal_but(
     same: impl Fn(&Value, &Value) -> bool,
 ) -> bool {
     new.len() == old.len()
-        && new.iter().all(|(name, value)| match old.get(name) {
-            Some(old) if name == member => value == old || same(value, old),
-            other => other == Some(value),
-        })
+        && new.iter().filter(|(name, _)| *name != member).all(|(name, value)| old.get(name) == Some(value))
+        && match (new.get(member), old.get(member)) {
+            (Some(new), Some(old)) => new == old || same(new, old),
+            (new, old) => new == old,
+        }
 }

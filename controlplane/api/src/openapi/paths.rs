@@ -4,8 +4,12 @@ use serde_json::{Map, Value, json};
 
 use crate::resource::Resource;
 
-const MEDIA_TYPES: [&str; 3] =
-    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+const MEDIA_TYPES: [&str; 4] = [
+    "application/apply-patch+yaml",
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
 
 /// The paths of resources and subresources that can be patched.
 pub(super) fn of(rows: &[&Resource]) -> Map<String, Value> {

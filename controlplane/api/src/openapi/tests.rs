@@ -41,6 +41,7 @@ fn deployments_can_be_explained_patched_and_validated() {
     let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
     assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Deployment");
     assert!(patch["requestBody"]["content"]["application/strategic-merge-patch+json"].is_object());
+    assert!(patch["requestBody"]["content"]["application/apply-patch+yaml"].is_object());
     let parameters = patch["parameters"].as_array().unwrap();
     assert!(parameters.iter().any(|parameter| parameter["name"] == "fieldValidation"));
     let containers = &document["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];

@@ -6,7 +6,7 @@ use shoal_api::{Status, metadata, subresource};
 
 use crate::handler::Call;
 use crate::query::WriteOptions;
-use crate::verbs::update::{self, Part};
+use crate::verbs::update::{self, Change, Part};
 use crate::{Body, decode, object, respond};
 
 /// Binds the pod to the node that the body names.
@@ -17,7 +17,7 @@ pub(crate) async fn answer(call: &Call, body: Body) -> Result<Response<Body>, St
     let (binding, _) =
         decode::object(&call.headers, &body, Some("io.k8s.api.core.v1.Binding"), kind, options.field_validation)?;
     let name = call.name()?;
-    update::change(call, name, Part::Binding, options.dry_run, |pod| {
+    update::change(call, name, Change::of(Part::Binding, options.dry_run), |pod| {
         if let Some(uid) = metadata::uid(&binding).filter(|uid| !uid.is_empty() && metadata::uid(pod) != Some(*uid)) {
             let found = metadata::uid(pod).unwrap_or_default();
             return Err(Status::conflict(

@@ -8,6 +8,7 @@ use shoal_store::{Revision, Transaction};
 use crate::admission;
 use crate::handler::Call;
 use crate::negotiate::{self, Form};
+use crate::ownership::{self, Ownership};
 use crate::query::WriteOptions;
 use crate::verbs::commit::{self, Outcome};
 use crate::{Body, allocate, decode, events, limits, object, respond, stored};
@@ -22,12 +23,17 @@ pub(crate) async fn answer(call: &Call, body: Body) -> Result<Response<Body>, St
     let kind = (resource.group, resource.version, resource.kind);
     let (object, warnings) =
         decode::object(&call.headers, &body, Some(resource.schema), kind, options.field_validation)?;
-    let created = create(call, object, options.dry_run).await?;
+    let created = create(call, object, options.dry_run, Ownership::OfChanges).await?;
     Ok(respond::with_warnings(respond::value(StatusCode::CREATED, &shown.object(created)), &warnings))
 }
 
 /// Completes, checks and stores a new object (in the spelling of its group); returns it in the stored spelling.
-pub(crate) async fn create(call: &Call, mut object: Value, dry_run: bool) -> Result<Value, Status> {
+pub(crate) async fn create(
+    call: &Call,
+    mut object: Value,
+    dry_run: bool,
+    ownership: Ownership,
+) -> Result<Value, Status> {
     let resource = call.resource;
     object::set_namespace(&mut object, call.namespace())?;
     if metadata::resource_version(&object).is_some_and(|version| !version.is_empty()) {
@@ -42,7 +48,7 @@ pub(crate) async fn create(call: &Call, mut object: Value, dry_run: bool) -> Res
         let mut object = object.clone();
         let generated = object::generate_name(&mut object);
         tries -= 1;
-        match attempt(call, &mut object, dry_run).await? {
+        match attempt(call, &mut object, dry_run, ownership).await? {
             Attempt::Done(revision) => {
                 if let Some(revision) = revision {
                     object::metadata_mut(&mut object).insert("resourceVersion".to_owned(), revision.to_string().into());
@@ -73,7 +79,7 @@ enum Attempt {
     LostRace,
 }
 
-async fn attempt(call: &Call, object: &mut Value, dry_run: bool) -> Result<Attempt, Status> {
+async fn attempt(call: &Call, object: &mut Value, dry_run: bool, ownership: Ownership) -> Result<Attempt, Status> {
     let resource = call.resource;
     let view = call.store().view();
     let name = metadata::name(object).unwrap_or_default().to_owned();
@@ -97,6 +103,10 @@ async fn attempt(call: &Call, object: &mut Value, dry_run: bool) -> Result<Attem
     }
     resource.strategy.prepare_create(object);
     resource.strategy.default(object);
+    // What admission and allocation add below is nobody's, as in Kubernetes.
+    if ownership == Ownership::OfChanges {
+        ownership::created(call, object);
+    }
     admission::create(&call.admission(&name, None, &view), object)?;
     let problems = resource.strategy.validate_create(object);
     if !problems.is_empty() {

@@ -1,5 +1,6 @@
 //! One file for each verb on a resource.
 
+pub(crate) mod apply;
 pub(crate) mod commit;
 pub(crate) mod create;
 pub(crate) mod delete;

@@ -1,4 +1,5 @@
-//! `patch`: JSON, merge and strategic merge patches, applied to what is there and then written as an update.
+//! `patch`: JSON, merge and strategic merge patches, applied to what is there and then written as an update. A
+//! configuration (server-side apply) goes its own way.
 
 use http::{Response, StatusCode};
 use serde_json::Value;
@@ -8,7 +9,8 @@ use shoal_api::patch::{json_patch, merge_patch, strategic_merge};
 use crate::handler::Call;
 use crate::negotiate::{self, Form};
 use crate::query::WriteOptions;
-use crate::verbs::update::{self, Part};
+use crate::verbs::apply;
+use crate::verbs::update::{self, Change, Part};
 use crate::{Body, decode, respond};
 
 const JSON_PATCH: &str = "application/json-patch+json";
@@ -35,7 +37,8 @@ impl Patch {
             _ => {
                 return Err(Status::unsupported_media_type(format!(
                     "the body of the request was in an unknown format - accepted media types include: {JSON_PATCH}, {MERGE_PATCH}, \
-                     {STRATEGIC_MERGE_PATCH}"
+                     {STRATEGIC_MERGE_PATCH}, {}",
+                    apply::MEDIA_TYPE
                 )));
             }
         };
@@ -64,6 +67,10 @@ impl Patch {
 
 /// Patches the named object.
 pub(crate) async fn answer(call: &Call, body: Body, part: Part) -> Result<Response<Body>, Status> {
+    if decode::media_type(&call.headers) == apply::MEDIA_TYPE {
+        return apply::answer(call, body, part).await;
+    }
+    apply::refuse_force(call)?;
     let form = negotiate::form(&call.headers, &[Form::Object, Form::Table, Form::Metadata])?;
     let shown = respond::View::new(call.resource, form, &call.query)?;
     let options = WriteOptions::parse(&call.query)?;
@@ -71,7 +78,7 @@ pub(crate) async fn answer(call: &Call, body: Body, part: Part) -> Result<Respon
     let patch = Patch::read(decode::media_type(&call.headers), &body)?;
     let resource = call.resource;
     let warnings = std::sync::Mutex::new(Vec::new());
-    let object = update::change(call, call.name()?, part, options.dry_run, |current| {
+    let object = update::change(call, call.name()?, Change::of(part, options.dry_run), |current| {
         let patched = patch.apply(current, resource.schema)?;
         let kind = (resource.group, resource.version, resource.kind);
         let (object, facts) = decode::value(patched, Some(resource.schema), kind, options.field_validation)?;

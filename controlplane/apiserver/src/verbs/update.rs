@@ -5,12 +5,13 @@
 
 use http::{Response, StatusCode};
 use serde_json::Value;
-use shoal_api::{FieldError, Status, metadata};
+use shoal_api::{FieldError, Status, fields, metadata};
 use shoal_store::{Entry, Transaction};
 
 use crate::admission;
 use crate::handler::Call;
 use crate::negotiate::{self, Form};
+use crate::ownership::{self, Ownership};
 use crate::query::WriteOptions;
 use crate::verbs::commit::{self, Outcome};
 use crate::verbs::create;
@@ -40,6 +41,21 @@ impl Part {
     }
 }
 
+/// A change of an object.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change {
+    pub part: Part,
+    pub dry_run: bool,
+    pub ownership: Ownership,
+}
+
+impl Change {
+    /// A change that is no apply.
+    pub(crate) fn of(part: Part, dry_run: bool) -> Self {
+        Self { part, dry_run, ownership: Ownership::OfChanges }
+    }
+}
+
 /// Replaces an object by the one in the body.
 pub(crate) async fn answer(call: &Call, body: Body, part: Part) -> Result<Response<Body>, Status> {
     let form = negotiate::form(&call.headers, &[Form::Object, Form::Table, Form::Metadata])?;
@@ -54,12 +70,13 @@ pub(crate) async fn answer(call: &Call, body: Body, part: Part) -> Result<Respon
     if metadata::name(&object).unwrap_or_default().is_empty() && part != Part::Main {
         object::metadata_mut(&mut object).insert("name".to_owned(), name.into());
     }
-    let changed = change(call, name, part, options.dry_run, |_| Ok(object.clone())).await;
+    let write = Change::of(part, options.dry_run);
+    let changed = change(call, name, write, |_| Ok(object.clone())).await;
     let (code, object) = match changed {
         Err(status) if status.code == 404 && may_create(call, &object, part) => {
             call.require("create", resource.group, resource.plural, "", name)?;
             check_name(&object, name)?;
-            (StatusCode::CREATED, create::create(call, object, options.dry_run).await?)
+            (StatusCode::CREATED, create::create(call, object, options.dry_run, Ownership::OfChanges).await?)
         }
         changed => (StatusCode::OK, changed?),
     };
@@ -81,14 +98,13 @@ fn may_create(call: &Call, object: &Value, part: Part) -> bool {
 pub(crate) async fn change(
     call: &Call,
     name: &str,
-    part: Part,
-    dry_run: bool,
+    change: Change,
     make: impl Fn(&Value) -> Result<Value, Status> + Send + Sync,
 ) -> Result<Value, Status> {
     for _ in 0..limits::UPDATE_TRIES {
         let entry = call.entry(name);
         let outcome = match &entry {
-            Some(entry) => attempt(call, name, part, dry_run, entry, &make).await,
+            Some(entry) => attempt(call, name, change, entry, &make).await,
             None => Err(call.not_found(name)),
         };
         if let Ok(Attempt::Committed(object)) = outcome {
@@ -122,8 +138,7 @@ enum Attempt {
 async fn attempt(
     call: &Call,
     name: &str,
-    part: Part,
-    dry_run: bool,
+    Change { part, dry_run, ownership }: Change,
     entry: &Entry,
     make: &(impl Fn(&Value) -> Result<Value, Status> + Send + Sync),
 ) -> Result<Attempt, Status> {
@@ -149,6 +164,10 @@ async fn attempt(
         Part::Binding => {}
     }
     resource.strategy.default(&mut new);
+    // What admission and allocation add below is nobody's, and so is a pod's node; as in Kubernetes.
+    if ownership == Ownership::OfChanges && part != Part::Binding {
+        ownership::changed(call, &old, &mut new);
+    }
     let view = call.store().view();
     admission::update(&call.admission(name, part.subresource(), &view), &new, &old)?;
     if resource.has_generation && part == Part::Main {
@@ -161,8 +180,11 @@ async fn attempt(
     }
     let mut settled = Transaction::default();
     allocate::settle(resource, &view, Some(&mut new), Some(&old), &mut settled)?;
-    if new == old || dry_run {
+    if dry_run {
         return Ok(Attempt::Unchanged(new));
+    }
+    if new == old || fields::only_times_differ(&new, &old) {
+        return Ok(Attempt::Unchanged(old));
     }
     let mut transaction;
     if is_over(&new) {
@@ -184,7 +206,7 @@ async fn attempt(
     }
 }
 
-fn check_name(object: &Value, name: &str) -> Result<(), Status> {
+pub(crate) fn check_name(object: &Value, name: &str) -> Result<(), Status> {
     match metadata::name(object) {
         Some(given) if given == name => Ok(()),
         given => {

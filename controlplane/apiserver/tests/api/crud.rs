@@ -91,8 +91,8 @@ async fn three_kinds_of_patches_are_applied() {
     assert_eq!(json.code, 200, "{}", json.text);
     assert_eq!(json.json["spec"]["replicas"], 5);
 
-    let applied = api.send(admin(), "PATCH", &path, &[("content-type", "application/apply-patch+yaml")], "{}").await;
-    assert_eq!(applied.code, 415);
+    let cbor = api.send(admin(), "PATCH", &path, &[("content-type", "application/apply-patch+cbor")], "").await;
+    assert_eq!(cbor.code, 415);
 }
 
 #[tokio::test]

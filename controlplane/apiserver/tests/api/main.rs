@@ -2,9 +2,11 @@
 
 mod access;
 mod allocations;
+mod apply;
 mod crud;
 mod deletion;
 mod discovery;
 mod lists;
+mod ownership;
 mod support;
 mod watches;

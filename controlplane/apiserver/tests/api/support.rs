@@ -129,6 +129,13 @@ impl Api {
         self.send(admin(), "PATCH", path, &[("content-type", &media)], patch.to_string()).await
     }
 
+    /// Applies a configuration; `query` is what follows `fieldManager=`: `kubectl&force=true`.
+    pub async fn apply(&self, path: &str, query: &str, configuration: impl ToString) -> Answer {
+        let path = format!("{path}?fieldManager={query}");
+        let headers = [("content-type", "application/apply-patch+yaml")];
+        self.send(admin(), "PATCH", &path, &headers, configuration.to_string()).await
+    }
+
     /// Creates an object that must not be refused.
     pub async fn create(&self, path: &str, object: Value) -> Value {
         let answer = self.post(path, object).await;
