@@ -187,6 +187,10 @@ impl Guests for Doubles {
             Ok(Prepared { image_id, was_fetched: true, size_bytes: 1, program: Arc::new(Double(image.reference)) })
         })
     }
+
+    fn threads(&self) -> tokio::runtime::Handle {
+        tokio::runtime::Handle::current()
+    }
 }
 
 struct Double(String);

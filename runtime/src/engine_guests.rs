@@ -69,6 +69,10 @@ impl Guests for EngineGuests {
     fn prepare(&self, image: ImageRequest) -> BoxFuture<'_, Result<Prepared, PrepareError>> {
         Box::pin(self.prepare_image(image))
     }
+
+    fn threads(&self) -> tokio::runtime::Handle {
+        self.engine.guests().clone()
+    }
 }
 
 /// The way to the cluster's registry: over the link.

@@ -71,7 +71,8 @@ pub async fn follow_network(context: Arc<Context>, kept: KeptNetwork, range_know
     let nodes = Cache::<Node>::start(client, selection, stop);
     let (mut services_signal, mut slices_signal, mut nodes_signal) =
         (services.changed(), slices.changed(), nodes.changed());
-    let mut node_ports = NodePorts::new(Arc::clone(&context.network), context.config.node_address);
+    let mut node_ports =
+        NodePorts::new(Arc::clone(&context.network), context.config.node_address, context.guests.threads());
     let mut failed = BTreeSet::new();
     let mut known = kept;
     loop {

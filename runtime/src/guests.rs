@@ -18,6 +18,9 @@ use crate::outbound::PodOutbound;
 pub trait Guests: Send + Sync + 'static {
     /// Fetches the image as the policy says, verifies and compiles it.
     fn prepare(&self, image: ImageRequest) -> BoxFuture<'_, Result<Prepared, PrepareError>>;
+
+    /// The threads on which they run, for connections whose requests they answer.
+    fn threads(&self) -> tokio::runtime::Handle;
 }
 
 /// Which image, and how fresh.

@@ -15,6 +15,10 @@ use crate::machine::Machine;
 use crate::module::Module;
 use crate::sockets::OwnPorts;
 
+/// How many tasks a guests' thread runs before it looks for arrivals: sockets, timers and what others spawn. A task may take an epoch
+/// of 1 ms, so tokio's own number, 61, would let a request wait that many milliseconds where guests spin.
+const TASKS_BETWEEN_LOOKS: u32 = 5;
+
 /// How large the engine is.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -77,6 +81,8 @@ impl Engine {
             .worker_threads(threads)
             .thread_name("guest")
             .on_thread_start(step_back)
+            .event_interval(TASKS_BETWEEN_LOOKS)
+            .global_queue_interval(TASKS_BETWEEN_LOOKS)
             .enable_all()
             .build()
             .map_err(|error| machine("start threads for guests", &error))?;
@@ -146,8 +152,9 @@ impl Engine {
         self.process_capacity
     }
 
-    /// The threads on which guests run.
-    pub(crate) fn guests(&self) -> &tokio::runtime::Handle {
+    /// The threads on which guests run. What is only there to call guests, such as a connection whose requests they answer, is best
+    /// spawned here: it reaches them without a change of thread. It waits its turn among them.
+    pub fn guests(&self) -> &tokio::runtime::Handle {
         self.guests.as_ref().expect("the threads end with the engine").handle()
     }
 }

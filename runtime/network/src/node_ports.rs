@@ -13,6 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +36,7 @@ pub struct BindError {
 pub struct NodePorts {
     network: Arc<Network>,
     address: IpAddr,
+    threads: Handle,
     open: BTreeMap<u16, CancellationToken>,
 }
 
@@ -47,9 +49,9 @@ impl Drop for NodePorts {
 }
 
 impl NodePorts {
-    /// No listener yet; `address` is the node's.
-    pub fn new(network: Arc<Network>, address: IpAddr) -> NodePorts {
-        NodePorts { network, address, open: BTreeMap::new() }
+    /// No listener yet; `address` is the node's. Connections are served on `threads`, best those of whoever answers.
+    pub fn new(network: Arc<Network>, address: IpAddr, threads: Handle) -> NodePorts {
+        NodePorts { network, address, threads, open: BTreeMap::new() }
     }
 
     /// Opens what is missing and closes what is no longer wanted; connections that are open end after their request.
@@ -66,17 +68,23 @@ impl NodePorts {
         let mut failures = Vec::new();
         for port in wanted.iter().filter(|port| !self.open.contains_key(port)).copied().collect::<Vec<_>>() {
             let address = SocketAddr::new(self.address, port);
-            match TcpListener::bind(address).await {
-                Ok(listener) => {
-                    let stop = CancellationToken::new();
-                    let task = serve(Arc::clone(&self.network), listener, port, stop.clone());
-                    shoal_link::tasks::spawn_connection("node port listener", task);
-                    self.open.insert(port, stop);
-                }
+            match self.listen(address).await {
+                Ok(stop) => drop(self.open.insert(port, stop)),
                 Err(source) => failures.push(BindError { address, source }),
             }
         }
         failures
+    }
+
+    /// Listens at `address` until the answer is cancelled.
+    async fn listen(&self, address: SocketAddr) -> io::Result<CancellationToken> {
+        // A socket belongs to the threads that made it.
+        let listener = self.threads.spawn(TcpListener::bind(address)).await.map_err(io::Error::other)??;
+        let stop = CancellationToken::new();
+        let task = serve(Arc::clone(&self.network), listener, address.port(), stop.clone());
+        let _threads = self.threads.enter();
+        shoal_link::tasks::spawn_connection("node port listener", task);
+        Ok(stop)
     }
 }
 
