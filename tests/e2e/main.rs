@@ -4,6 +4,7 @@
 //! runs the cases whose name holds the word. Without kubectl (no npm, no network) the suite says that it was skipped and
 //! passes, unless `SHOAL_E2E=required` is set, as CI does.
 
+mod apply;
 mod examples;
 mod failures;
 mod helm;
@@ -24,6 +25,8 @@ fn cases() -> Vec<Case<Cluster>> {
         case!(kubectl::nodes_are_ready_and_described),
         case!(kubectl::protobuf_bodies_create_objects),
         case!(kubectl::a_second_apply_says_unchanged),
+        case!(apply::fields_have_owners_and_conflicts_are_named),
+        case!(apply::a_client_s_apply_becomes_the_server_s),
         case!(examples::the_bundled_examples_start),
         case!(examples::functions_answer_on_every_worker),
         case!(examples::a_function_reaches_another_by_its_service),
