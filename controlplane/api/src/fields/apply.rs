@@ -88,9 +88,9 @@ pub fn apply(
     }
     let mut managed = owners(live);
     if managed.is_empty() {
-        let nothing = json!({ "metadata": {} });
-        let first = Writer { manager: BEFORE_FIRST_APPLY, subresource: "", ..writer };
-        update(&mut managed, &compare(&nothing, live, schema).but(nobodys()), first);
+        let (nothing, seen) = (json!({ "metadata": {} }), seen(live, writer.subresource));
+        let first = Writer { manager: BEFORE_FIRST_APPLY, ..writer };
+        update(&mut managed, &compare(&nothing, &seen, schema).but(nobodys()), first);
     }
     let step = Step { live, wanted, schema, writer };
     let outcome = match step.take(&managed, configuration.force) {
@@ -109,6 +109,15 @@ pub fn apply(
     set(&mut object, &managed);
     let changed = object != *live;
     Ok(Applied { object, changed })
+}
+
+/// What of an object can be written through a subresource: only of that somebody is made the owner.
+fn seen(live: &Value, subresource: &str) -> Value {
+    let mut seen = live.clone();
+    if let Some(map) = seen.as_object_mut() {
+        map.retain(|field, _| field == "metadata" || (field == "status") == (subresource == "status"));
+    }
+    seen
 }
 
 fn subject(object: &Value) -> String {

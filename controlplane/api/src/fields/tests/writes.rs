@@ -52,6 +52,7 @@ fn what_nobody_has_owned_is_not_tracked_until_it_is_applied_to() {
     old["metadata"]["uid"] = "1".into();
     let mut new = old.clone();
     new["spec"]["replicas"] = 2.into();
+    new["status"] = json!({"replicas": 2});
     let live = put(&old, &new, deployments(), by("kubectl-edit"));
     assert_eq!(live, new);
     assert_eq!(
