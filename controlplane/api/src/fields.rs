@@ -20,6 +20,7 @@ mod last_applied;
 mod managed;
 mod merge;
 mod remove;
+mod renew;
 mod set;
 #[cfg(test)]
 mod tests;

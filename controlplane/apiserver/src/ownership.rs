@@ -31,14 +31,28 @@ pub(crate) enum Ownership {
 
 /// Sets the managed fields of a new object, in the stored spelling.
 pub(crate) fn created(call: &Call, object: &mut Value) {
-    changed(call, &json!({ "metadata": {} }), object);
+    changed(call, &json!({ "metadata": {} }), None, object);
 }
 
-/// Sets the managed fields of a changed object; both are in the stored spelling.
-pub(crate) fn changed(call: &Call, old: &Value, new: &mut Value) {
+/// Sets the managed fields of a changed object; both are in the stored spelling, and `kept` are the managed fields of
+/// the old one.
+pub(crate) fn changed(call: &Call, old: &Value, kept: Option<&Value>, new: &mut Value) {
     let Some(schema) = stored_schema(call.resource) else { return };
     let (manager, api_version, now) = (manager(call), api_version(new), object::now());
-    fields::track(old, new, schema, writer(call, &manager, &api_version, &now));
+    fields::track(old, kept, new, schema, writer(call, &manager, &api_version, &now));
+}
+
+/// Takes the managed fields out of an object for as long as nobody looks at them: most of the work of a write is in
+/// proportion to what an object holds, and they are half of it.
+pub(crate) fn take(object: &mut Value) -> Option<Value> {
+    object::metadata_mut(object).remove("managedFields")
+}
+
+/// Puts managed fields back that were taken out.
+pub(crate) fn put_back(object: &mut Value, kept: Option<Value>) {
+    if let Some(kept) = kept {
+        object::metadata_mut(object).insert("managedFields".to_owned(), kept);
+    }
 }
 
 /// Applies a configuration to an object; both, and the result, are in the spelling of the call's group.

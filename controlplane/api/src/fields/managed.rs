@@ -59,7 +59,7 @@ pub struct Managed {
 pub struct Malformed;
 
 impl Operation {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Apply => "Apply",
             Self::Update => "Update",

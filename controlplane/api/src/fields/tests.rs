@@ -49,7 +49,7 @@ pub(super) fn refused(live: &Value, wanted: &Value, schema: Schema<'_>, writer: 
 /// Writes an object as a PUT does.
 pub(super) fn put(live: &Value, new: &Value, schema: Schema<'_>, writer: Writer<'_>) -> Value {
     let mut new = new.clone();
-    track(live, &mut new, schema, writer);
+    track(live, live.pointer("/metadata/managedFields"), &mut new, schema, writer);
     new["metadata"]["uid"] = "1".into();
     new
 }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::compare::{Changes, compare};
 use super::managed::{Managed, Manager, Operation};
+use super::renew::renew;
 use super::{Element, FieldSet, Writer};
 use crate::metadata;
 use crate::schema::Schema;
@@ -30,36 +31,37 @@ const NOBODYS: [&[&str]; 12] = [
 
 /// Sets the new object's `managedFields` to what they are after this write.
 ///
-/// `old` is an object of no content for a new one. The managed fields that the new object brings count, since clients
-/// may change them, but not through a subresource; without any, or with malformed ones, those of the old object count.
-/// `[{}]` and `[]` take everything from everybody. An object that nobody owns stays so unless it is new: what was
-/// stored before ownership was known, or stripped, is not tracked.
-pub fn track(old: &Value, new: &mut Value, schema: Schema<'_>, writer: Writer<'_>) {
-    let kept = old.pointer(MANAGED_FIELDS);
+/// `old` is an object of no content for a new one, and `kept` its `managedFields`, which need not be in it any more. The
+/// managed fields that the new object brings count, since clients may change them, but not through a subresource;
+/// without any, or with malformed ones, the kept ones count. `[{}]` and `[]` take everything from everybody. An object
+/// that nobody owns stays so unless it is new: what was stored before ownership was known, or stripped, is not tracked.
+pub fn track(old: &Value, kept: Option<&Value>, new: &mut Value, schema: Schema<'_>, writer: Writer<'_>) {
     let given = metadata::metadata_mut(new).remove("managedFields");
     let given =
         given.filter(|given| writer.subresource.is_empty() && Some(given) != kept).and_then(|given| read(&given));
     let is_new = metadata::uid(old).unwrap_or_default().is_empty();
     let is_tracked = is_new || given.as_ref().map_or(kept.is_some(), |given| !given.is_empty());
     let changes = if is_tracked { compare(old, new, schema) } else { Changes::default() }.but(nobodys());
-    match given {
-        // The common case of a loop that writes what is there: nothing is decoded.
-        None if changes.is_empty() => {
-            if let Some(kept) = kept {
-                metadata::metadata_mut(new).insert("managedFields".to_owned(), kept.clone());
-            }
-        }
-        given => {
-            let mut managed = given.unwrap_or_else(|| owners(old));
-            update(&mut managed, &changes, writer);
-            set(new, &managed);
-        }
+    let same = || if changes.is_empty() { kept.cloned() } else { kept.and_then(|kept| renew(kept, &changes, writer)) };
+    // The common cases of a loop that writes what is there, or new values of its own fields: nothing is decoded.
+    if given.is_none()
+        && let Some(same) = same()
+    {
+        metadata::metadata_mut(new).insert("managedFields".to_owned(), same);
+        return;
     }
+    let mut managed = given.unwrap_or_else(|| kept.map(decode).unwrap_or_default());
+    update(&mut managed, &changes, writer);
+    set(new, &managed);
 }
 
 /// Those who own fields of an object; nobody if that cannot be read.
 pub(super) fn owners(object: &Value) -> Managed {
-    object.pointer(MANAGED_FIELDS).and_then(|kept| Managed::decode(kept).ok()).unwrap_or_default()
+    object.pointer(MANAGED_FIELDS).map(decode).unwrap_or_default()
+}
+
+fn decode(kept: &Value) -> Managed {
+    Managed::decode(kept).unwrap_or_default()
 }
 
 /// The managed fields that a client has sent; none if they say nothing.

@@ -143,7 +143,10 @@ async fn attempt(
     make: &(impl Fn(&Value) -> Result<Value, Status> + Send + Sync),
 ) -> Result<Attempt, Status> {
     let resource = call.resource;
-    let old = stored::decode(&entry.value, entry.modified).map_err(|error| errors::corrupt(&error))?;
+    let mut old = stored::decode(&entry.value, entry.modified).map_err(|error| errors::corrupt(&error))?;
+    // Through a subresource nobody can change the managed fields, and only an apply reads them.
+    let is_hidden = ownership == Ownership::OfChanges && call.target.subresource.is_some();
+    let hidden = if is_hidden { ownership::take(&mut old) } else { None };
     let mut new = if events::is_other_spelling(resource.group) {
         let mut served = old.clone();
         events::serve(&mut served);
@@ -165,9 +168,13 @@ async fn attempt(
     }
     resource.strategy.default(&mut new);
     // What admission and allocation add below is nobody's, and so is a pod's node; as in Kubernetes.
-    if ownership == Ownership::OfChanges && part != Part::Binding {
-        ownership::changed(call, &old, &mut new);
+    if part == Part::Binding {
+        ownership::put_back(&mut new, hidden.clone());
+    } else if ownership == Ownership::OfChanges {
+        let kept = hidden.as_ref().or_else(|| old.pointer("/metadata/managedFields"));
+        ownership::changed(call, &old, kept, &mut new);
     }
+    ownership::put_back(&mut old, hidden);
     let view = call.store().view();
     admission::update(&call.admission(name, part.subresource(), &view), &new, &old)?;
     if resource.has_generation && part == Part::Main {

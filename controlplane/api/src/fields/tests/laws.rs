@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::fields::compare::compare;
+use crate::fields::track::update;
 use crate::fields::{Element, FieldSet};
 use crate::metadata;
 
@@ -151,6 +153,24 @@ proptest! {
         if let Some(replicas) = wanted.pointer("/spec/replicas") {
             prop_assert_eq!(&live["spec"]["replicas"], replicas);
         }
+    }
+
+    #[test]
+    fn a_new_value_of_an_own_field_changes_a_time_alone(before in configuration(), after in configuration(), at in 0..2usize) {
+        let live = posted(&before, deployments(), by("creator"));
+        let live = put(&live, &after, deployments(), by("editor"));
+        // What was made without any field is nobody's.
+        prop_assume!(live["metadata"].get("managedFields").is_some());
+        let mut new = live.clone();
+        for (_, value) in metadata::metadata_mut(&mut new).get_mut("labels").and_then(Value::as_object_mut).into_iter().flatten() {
+            *value = "new".into();
+        }
+        let writer = Writer { now: LATER, ..by(["creator", "editor"][at]) };
+        let quick = put(&live, &new, deployments(), writer);
+        let mut slow = Managed::decode(&live["metadata"]["managedFields"]).unwrap();
+        update(&mut slow, &compare(&live, &new, deployments()), writer);
+        prop_assert_eq!(Managed::decode(&quick["metadata"]["managedFields"]).unwrap(), slow.clone());
+        prop_assert_eq!(&quick["metadata"]["managedFields"], &slow.encode());
     }
 
     #[test]
