@@ -270,6 +270,36 @@ async fn a_configuration_may_insist_on_a_version() {
 }
 
 #[tokio::test]
+async fn of_two_who_apply_at_once_one_creates() {
+    let api = Api::start().await;
+    let path = format!("{CONFIG_MAPS}/a");
+    let with = |key: &str| {
+        let mut object = config_map("a");
+        object["data"] = json!({ key: "1" });
+        object
+    };
+    let (one, two) = tokio::join!(api.apply(&path, "one", with("x")), api.apply(&path, "two", with("y")));
+    let mut codes = [one.code, two.code];
+    codes.sort_unstable();
+    assert_eq!(codes, [200, 201], "{} {}", one.text, two.text);
+    let object = api.get(&path).await.json;
+    assert_eq!(object["data"], json!({"x": "1", "y": "1"}));
+    assert_eq!(object["metadata"]["managedFields"].as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test]
+async fn a_namespace_keeps_the_label_that_is_the_servers() {
+    let api = Api::start().await;
+    let path = "/api/v1/namespaces/team";
+    let with = |labels: Value| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team", "labels": labels}});
+    let created = api.apply(path, "me", with(json!({"a": "1"}))).await;
+    assert_eq!(created.code, 201, "{}", created.text);
+    let changed = api.apply(path, "me", with(Value::Null)).await;
+    assert_eq!(changed.json["metadata"]["labels"], json!({"kubernetes.io/metadata.name": "team"}), "{}", changed.text);
+    assert_eq!(changed.json["spec"]["finalizers"], json!(["kubernetes"]));
+}
+
+#[tokio::test]
 async fn services_keep_what_was_allocated() {
     let api = Api::start().await;
     let path = format!("{SERVICES}/web");
