@@ -14,6 +14,8 @@ type Write = Option<serde_json::Value>;
 #[derive(Default)]
 pub struct Keeper {
     waiting: Mutex<BTreeMap<(&'static str, String), Write>>,
+    /// Held while writes go to the disk: what was taken first is there first, and who flushes last finds all of it there.
+    writing: Mutex<()>,
     woken: Notify,
 }
 
@@ -48,6 +50,7 @@ impl Keeper {
 
     /// Writes everything that waits. Blocks.
     pub fn flush(&self, store: &LocalStore) {
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         for ((collection, name), write) in waiting {
             match write {
@@ -58,6 +61,27 @@ impl Keeper {
                 }
                 None => store.remove(collection, &name),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_flushes_last_finds_everything_on_disk() {
+        for round in 0..50 {
+            let directory = tempfile::tempdir().expect("directory");
+            let store = LocalStore::open(directory.path()).expect("store");
+            let keeper = Keeper::default();
+            keeper.keep("pods", "a", &round);
+            std::thread::scope(|scope| {
+                // Either may be the one that takes the object.
+                scope.spawn(|| keeper.flush(&store));
+                keeper.flush(&store);
+                assert_eq!(store.load::<i32>("pods", "a"), Some(round));
+            });
         }
     }
 }
