@@ -46,7 +46,13 @@ impl Demo {
                 println!("--- {}\n{}", process.name, crate::cluster::process::log_tail(&layout, &process.name, 5));
             }
         }
-        super::down::stop(&layout).await?;
+        match &temporary {
+            None => super::down::stop(&layout).await?,
+            Some(_) => {
+                super::down::stop_quietly(&layout).await?;
+                println!("\nStopped, and removed.");
+            }
+        }
         outcome
     }
 

@@ -25,14 +25,20 @@ impl Down {
     }
 }
 
-/// Stops what runs of the cluster in `layout`: workers, then servers.
+/// Stops what runs of the cluster in `layout`, and says where its data is.
 #[expect(clippy::print_stderr, reason = "a verb talks to the person who calls it")]
 pub async fn stop(layout: &Layout) -> anyhow::Result<()> {
+    stop_quietly(layout).await?;
+    eprintln!("stopped; everything is kept in {}", layout.directory().display());
+    Ok(())
+}
+
+/// Stops what runs of the cluster in `layout`: workers, then servers.
+pub async fn stop_quietly(layout: &Layout) -> anyhow::Result<()> {
     let cluster = layout.load()?;
     for role in [Role::Worker, Role::Server] {
         let alive: Vec<_> = cluster.of(role).filter(|process| process::is_alive(process)).collect();
         process::stop(&alive).await?;
     }
-    eprintln!("stopped; everything is kept in {}", layout.directory().display());
     Ok(())
 }
