@@ -180,6 +180,8 @@ fn common() -> Config {
     config.epoch_interruption(true);
     config.memory_init_cow(true);
     config.wasm_component_model(true);
+    // Nothing of WASI 0.2 runs concurrently within an instance, and the bookkeeping for it is paid at every call.
+    config.concurrency_support(false);
     // A stack for each running guest: its own code's share, and what host functions need beside it.
     config.max_wasm_stack(512 << 10);
     config.async_stack_size(1 << 20);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
 use wasmtime::{PoolConcurrencyLimitError, Store};
 use wasmtime_wasi_http::WasiHttpView;
@@ -70,9 +70,7 @@ impl Function {
     /// Dropping the future, or the response's body, ends the instance.
     pub async fn call(&self, request: Request<Body>) -> Response<Body> {
         let Ok(place_or_wait) = self.inner.all_places.clone().try_acquire_owned() else { return overloaded() };
-        let place =
-            tokio::time::timeout(self.inner.grants.request_timeout, self.inner.places.clone().acquire_owned()).await;
-        let Ok(Ok(place)) = place else { return overloaded() };
+        let Some(place) = self.inner.place().await else { return overloaded() };
         let (sender, head) = oneshot::channel();
         let inner = self.inner.clone();
         let run = async move {
@@ -137,6 +135,15 @@ enum Ended {
 type Head = Result<Response<wasmtime_wasi_http::WasiBody>, ErrorCode>;
 
 impl Inner {
+    /// A place to work, as soon as there is one; none if that takes too long.
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = self.places.clone().try_acquire_owned() {
+            return Some(place);
+        }
+        let place = tokio::time::timeout(self.grants.request_timeout, self.places.clone().acquire_owned()).await;
+        place.ok()?.ok()
+    }
+
     async fn run(self: Arc<Self>, request: Request<Body>, head: oneshot::Sender<Head>) -> Ended {
         let mut killed = self.killed.subscribe();
         let ended = tokio::select! {
