@@ -58,13 +58,16 @@ async fn join(config: &AgentConfig, token: &JoinToken) -> anyhow::Result<(Identi
     let addresses: Vec<IpAddr> = vec![config.node_address];
     let wish = Wish { name: config.node_name.clone(), addresses, details: serde_json::Value::Null };
     let mut last = None;
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         for server in &config.servers {
             match shoal_link::join::join(server, token, &wish).await {
                 Ok(joined) => return Ok(joined),
                 Err(JoinError::Refused(reason)) => bail!("the server {server} refused the worker: {reason}"),
                 Err(error) => {
-                    tracing::debug!(server, %error, "joining failed");
+                    // Once for a person who waits; the rest would be the same again.
+                    if round == 0 {
+                        tracing::warn!(server, %error, "a server cannot be reached; trying again");
+                    }
                     last = Some(error);
                 }
             }

@@ -18,6 +18,8 @@ pub const EVENT_MEMORY: usize = 4_096;
 /// Happenings waiting for a pod's worker.
 pub const HAPPENING_QUEUE: usize = 256;
 
+/// How long a new pod that is only starting is not reported: mostly it is ready sooner, and each write less brings that forward.
+pub const STARTING_QUIET: Duration = Duration::from_millis(30);
 /// Pods a node takes by default: one /24 of addresses less network, gateway and broadcast, rounded down.
 pub const DEFAULT_PODS: u32 = 250;
 

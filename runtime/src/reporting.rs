@@ -1,6 +1,6 @@
 //! Telling the API of a pod: its status, its end, its events.
 
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use serde_json::{Value, json};
 use shoal_client::{DeleteOptions, Patch};
 
@@ -10,6 +10,9 @@ use crate::limits::WRITE_TIMEOUT;
 use crate::pod::observed::{Image, Observed, State};
 use crate::pod::probe;
 use crate::pod::{Happening, spec};
+
+/// Why a container waits that is only starting.
+const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
 /// The fields of a status that must be cleared when they are absent.
 const CLEARED: [&str; 5] = ["reason", "message", "podIP", "podIPs", "initContainerStatuses"];
@@ -29,6 +32,21 @@ pub async fn write_status(context: &Context, pod: &Pod, status: &PodStatus) -> R
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("no answer within {WRITE_TIMEOUT:?}")),
     }
+}
+
+/// Whether a pod is on its way to run for the first time, and nothing is wrong with it.
+pub fn is_starting(status: &PodStatus) -> bool {
+    let is_ready =
+        status.conditions.iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let containers = || status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+    let is_well = |container: &ContainerStatus| {
+        let state = container.state.as_ref();
+        let waiting = state.and_then(|state| state.waiting.as_ref()).and_then(|waiting| waiting.reason.as_deref());
+        container.restart_count == 0
+            && state.is_none_or(|state| state.terminated.is_none())
+            && waiting.is_none_or(|reason| STARTING.contains(&reason))
+    };
+    matches!(status.phase.as_deref(), Some("Pending" | "Running")) && !is_ready && containers().all(is_well)
 }
 
 fn status_patch(pod: &Pod, status: &PodStatus) -> serde_json::Result<Value> {
@@ -119,5 +137,30 @@ fn back_off_event(events: &Events, pod: &Pod, before: &Observed, after: &Observe
             spec::uid(pod)
         );
         events.warning(pod, Some(container), "BackOff", &message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(phase: &str, ready: &str, state: Value) -> PodStatus {
+        serde_json::from_value(json!({
+            "phase": phase,
+            "conditions": [{"type": "Ready", "status": ready}],
+            "containerStatuses": [{"name": "c", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state}],
+        }))
+        .expect("a status")
+    }
+
+    #[test]
+    fn only_a_pod_on_its_way_may_wait_to_be_reported() {
+        let creating = json!({"waiting": {"reason": "ContainerCreating"}});
+        assert!(is_starting(&status("Pending", "False", creating.clone())));
+        assert!(is_starting(&status("Running", "False", json!({"running": {}}))));
+        assert!(!is_starting(&status("Running", "True", json!({"running": {}}))));
+        assert!(!is_starting(&status("Pending", "False", json!({"waiting": {"reason": "ErrImagePull"}}))));
+        assert!(!is_starting(&status("Running", "False", json!({"terminated": {"exitCode": 1}}))));
+        assert!(!is_starting(&status("Failed", "False", creating)));
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::container::{self, Run};
 use crate::context::Context;
-use crate::limits::{HAPPENING_QUEUE, WRITE_RETRY_FIRST, WRITE_RETRY_LONGEST};
+use crate::limits::{HAPPENING_QUEUE, STARTING_QUIET, WRITE_RETRY_FIRST, WRITE_RETRY_LONGEST};
 use crate::pod::observed::{Image, State, Volumes};
 use crate::pod::{Happening, Observed, PodAction, next_wake, pod_actions, pod_status, spec, support};
 use crate::pod_record::PodRecord;
@@ -69,6 +69,10 @@ struct Worker {
     retry_write_at: Option<Instant>,
     is_removing: bool,
     kept: Option<Observed>,
+    /// Until when a pod that is only starting is not reported.
+    quiet_until: Instant,
+    /// Whether a status waits for that.
+    is_quiet: bool,
 }
 
 impl Worker {
@@ -97,6 +101,8 @@ impl Worker {
             retry_write_at: None,
             is_removing: false,
             kept: None,
+            quiet_until: Instant::now() + STARTING_QUIET,
+            is_quiet: false,
         }
     }
 
@@ -299,6 +305,10 @@ impl Worker {
         if is_known || self.is_writing || self.is_removing || self.observed.is_gone || self.retry_write_at.is_some() {
             return;
         }
+        self.is_quiet = Instant::now() < self.quiet_until && reporting::is_starting(&status);
+        if self.is_quiet {
+            return;
+        }
         self.is_writing = true;
         self.written = Some(status.clone());
         let (context, pod, messages) = (Arc::clone(&self.context), self.pod.clone(), self.messages.clone());
@@ -363,7 +373,8 @@ impl Worker {
             let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
             Instant::now() + wait.min(Duration::from_secs(3_600))
         });
-        self.retry_write_at.map_or(decided, |at| at.min(decided))
+        let quiet = self.is_quiet.then_some(self.quiet_until);
+        [self.retry_write_at, quiet].into_iter().flatten().fold(decided, Instant::min)
     }
 }
 
