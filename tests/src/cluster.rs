@@ -180,17 +180,19 @@ impl Drop for Cluster {
     }
 }
 
+/// Where the ports of clusters are looked for: below those that the system gives to outgoing connections, one of which could
+/// have the port of a server that is down for a moment.
+const PORTS: std::ops::Range<u16> = 20_000..29_000;
+
 /// The first of `count` neighbouring ports that are free for TCP and UDP.
 fn free_ports(count: u16) -> anyhow::Result<u16> {
-    for _ in 0..100 {
-        let first = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let is_free = |port| {
-            std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()
-                && std::net::UdpSocket::bind(("127.0.0.1", port)).is_ok()
-        };
-        if first < u16::MAX - count && (first..first + count).all(is_free) {
-            return Ok(first);
-        }
-    }
-    anyhow::bail!("found no {count} neighbouring free ports")
+    let is_free = |port| {
+        std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()
+            && std::net::UdpSocket::bind(("127.0.0.1", port)).is_ok()
+    };
+    // Several suites may look at once, each from a place of its own.
+    let start = u16::try_from(std::process::id() % u32::from(PORTS.end - PORTS.start)).unwrap_or_default();
+    let candidates = PORTS.skip(start.into()).chain(PORTS).step_by(usize::from(count) + 1);
+    let found = candidates.take(200).find(|first| (*first..first + count).all(is_free));
+    found.with_context(|| format!("found no {count} neighbouring free ports"))
 }
