@@ -302,6 +302,7 @@ impl Worker {
         let status = pod_status(&self.pod, &self.observed, &self.context.host_address(), now);
         let is_known = self.written.as_ref() == Some(&status);
         self.pod.status = Some(status.clone());
+        self.is_quiet = false;
         if is_known || self.is_writing || self.is_removing || self.observed.is_gone || self.retry_write_at.is_some() {
             return;
         }
