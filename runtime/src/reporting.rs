@@ -144,7 +144,7 @@ fn back_off_event(events: &Events, pod: &Pod, before: &Observed, after: &Observe
 mod tests {
     use super::*;
 
-    fn status(phase: &str, ready: &str, state: Value) -> PodStatus {
+    fn status(phase: &str, ready: &str, state: &Value) -> PodStatus {
         serde_json::from_value(json!({
             "phase": phase,
             "conditions": [{"type": "Ready", "status": ready}],
@@ -156,11 +156,11 @@ mod tests {
     #[test]
     fn only_a_pod_on_its_way_may_wait_to_be_reported() {
         let creating = json!({"waiting": {"reason": "ContainerCreating"}});
-        assert!(is_starting(&status("Pending", "False", creating.clone())));
-        assert!(is_starting(&status("Running", "False", json!({"running": {}}))));
-        assert!(!is_starting(&status("Running", "True", json!({"running": {}}))));
-        assert!(!is_starting(&status("Pending", "False", json!({"waiting": {"reason": "ErrImagePull"}}))));
-        assert!(!is_starting(&status("Running", "False", json!({"terminated": {"exitCode": 1}}))));
-        assert!(!is_starting(&status("Failed", "False", creating)));
+        assert!(is_starting(&status("Pending", "False", &creating)));
+        assert!(is_starting(&status("Running", "False", &json!({"running": {}}))));
+        assert!(!is_starting(&status("Running", "True", &json!({"running": {}}))));
+        assert!(!is_starting(&status("Pending", "False", &json!({"waiting": {"reason": "ErrImagePull"}}))));
+        assert!(!is_starting(&status("Running", "False", &json!({"terminated": {"exitCode": 1}}))));
+        assert!(!is_starting(&status("Failed", "False", &creating)));
     }
 }
