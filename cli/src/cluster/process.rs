@@ -43,9 +43,21 @@ pub fn start(layout: &Layout, name: &str, arguments: &[String]) -> anyhow::Resul
 pub fn is_alive(process: &Process) -> bool {
     let path = format!("/proc/{}/cmdline", process.pid);
     let Ok(line) = std::fs::read(Path::new(&path)) else { return false };
+    if line.is_empty() {
+        // A process that is over has no command line, and neither has one that was started this instant, until its program is there.
+        return !is_over(process.pid);
+    }
     let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
     let arguments: Vec<&[u8]> = process.arguments.iter().map(String::as_bytes).collect();
     words.len() > arguments.len() && words[1..=arguments.len()] == arguments[..]
+}
+
+/// Whether the process has ended and only its exit status is left, if that.
+fn is_over(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The state follows the name, which stands in brackets and may hold any character.
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    matches!(state, None | Some('Z' | 'X'))
 }
 
 /// Asks all of `processes` to end, waits for them together, and kills what is still there after a deadline.
@@ -88,4 +100,35 @@ pub fn log_tail(layout: &Layout, name: &str, lines: usize) -> String {
     let text = std::fs::read_to_string(layout.log(name)).unwrap_or_default();
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::layout::Role;
+
+    fn process(pid: u32, arguments: &[&str]) -> Process {
+        let arguments = arguments.iter().map(|word| (*word).to_string()).collect();
+        Process { name: "server-1".to_string(), role: Role::Server, pid, addresses: Vec::new(), arguments }
+    }
+
+    #[test]
+    fn a_process_is_alive_from_the_moment_it_is_started_to_its_end() {
+        for _ in 0..300 {
+            let mut child = Command::new("sleep").arg("60").spawn().expect("sleep");
+            let is_alive_at_once = is_alive(&process(child.id(), &["60"]));
+            child.kill().expect("killed");
+            let own = process(child.id(), &["60"]);
+            while is_alive(&own) {
+                std::thread::yield_now();
+            }
+            child.wait().expect("its status");
+            assert!(is_alive_at_once, "a process that was just started counts as ended");
+        }
+    }
+
+    #[test]
+    fn another_process_of_that_number_is_not_the_member() {
+        assert!(!is_alive(&process(std::process::id(), &["server", "--data-dir", "/nowhere"])));
+    }
 }
