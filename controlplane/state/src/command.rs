@@ -1,5 +1,7 @@
 //! What can be asked of the state, and what it answers.
 
+use std::num::NonZeroU64;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +32,12 @@ pub struct Entry {
     pub created: Revision,
     /// The revision that wrote the value.
     pub modified: Revision,
+    /// From when on the key may be taken away by [`Command::Expire`]; `None` for never.
+    pub expires: Option<UnixSeconds>,
 }
+
+/// A point in time: seconds since 1970.
+pub type UnixSeconds = NonZeroU64;
 
 /// What must hold for a transaction to be carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +72,15 @@ pub enum Write {
     Delete {
         /// The key.
         key: Key,
+    },
+    /// Gives the key a value that goes away by itself.
+    PutUntil {
+        /// The key.
+        key: Key,
+        /// Its new value.
+        value: Bytes,
+        /// From when on it may be taken away.
+        expires: UnixSeconds,
     },
 }
 
@@ -102,6 +118,17 @@ impl Transaction {
         self
     }
 
+    /// Gives `key` a value that is taken away some time after `expires`.
+    pub fn put_until(&mut self, key: impl Into<Key>, value: impl Into<Bytes>, expires: UnixSeconds) -> &mut Self {
+        self.writes.push(Write::PutUntil { key: key.into(), value: value.into(), expires });
+        self
+    }
+
+    /// Whether it gives any key a value, which takes room.
+    pub fn puts(&self) -> bool {
+        self.writes.iter().any(|write| !matches!(write, Write::Delete { .. }))
+    }
+
     /// Whether it is within the limits of [`crate::limits`]; to be asked before it is proposed, and asked again when it is applied.
     ///
     /// # Errors
@@ -114,7 +141,7 @@ impl Transaction {
         let mut total: usize = 0;
         let of_preconditions = self.preconditions.iter().map(|precondition| (precondition.key(), 0));
         let of_writes = self.writes.iter().map(|write| match write {
-            Write::Put { key, value } => (key, value.len()),
+            Write::Put { key, value } | Write::PutUntil { key, value, .. } => (key, value.len()),
             Write::Delete { key } => (key, 0),
         });
         for (key, value) in of_preconditions.chain(of_writes) {
@@ -146,6 +173,18 @@ pub enum Command {
     Transaction(Transaction),
     /// Answer a member id that was never answered before.
     AllocateMember,
+    /// Take away keys whose time is up at `now`, the oldest first, at most [`limits::EXPIRED_AT_ONCE`] of them; each has a
+    /// revision of its own. The proposer reads the clock, so that all servers take away the same keys.
+    Expire {
+        /// The proposer's time.
+        now: UnixSeconds,
+    },
+    /// From here on the log, the snapshots and the frames may hold what this feature level brought; every server of the cluster
+    /// must know it. A level never falls.
+    RaiseFeatureLevel {
+        /// The level.
+        level: u32,
+    },
 }
 
 /// What became of a command. The variants' order is part of the format: new ones come last.

@@ -5,11 +5,13 @@
 
 mod codec;
 mod command;
+mod image;
 pub mod limits;
 mod state;
 mod view;
 
-pub use codec::{FormatError, VERSION};
-pub use command::{Command, Entry, Key, Outcome, Precondition, Revision, Transaction, Write};
+pub use codec::FormatError;
+pub use command::{Command, Entry, Key, Outcome, Precondition, Revision, Transaction, UnixSeconds, Write};
+pub use image::{Chunks, Image, ImageReader};
 pub use state::{Change, State};
 pub use view::View;

@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 
-use crate::command::{Command, Entry, Key, Outcome, Precondition, Revision, Transaction, Write};
-use crate::limits;
+use crate::command::{Command, Entry, Key, Outcome, Precondition, Revision, Transaction, UnixSeconds, Write};
+use crate::image::Image;
+use crate::limits::{self, History};
 use crate::view::View;
 
 /// One key's change at one revision: what a watch is told.
@@ -31,16 +32,27 @@ struct Record {
     before: Option<Entry>,
 }
 
+impl Record {
+    /// What the history counts for it, in bytes.
+    fn size(&self) -> u64 {
+        size_of(&self.change.key, self.change.previous.as_ref().map_or(0, Bytes::len))
+    }
+}
+
 /// The replicated state, and this server's window of history.
 ///
 /// The history is not replicated: a server that has just started has less of it, and says so by what is compacted.
 #[derive(Debug, Clone, Default)]
 pub struct State {
     entries: OrdMap<Key, Entry>,
+    /// The keys that go away by themselves, the next one first.
+    expiries: OrdSet<(UnixSeconds, Key)>,
     revision: Revision,
     last_member: u64,
+    feature_level: u32,
     size: u64,
     compacted: Revision,
+    kept: History,
     history: VecDeque<Record>,
     history_bytes: u64,
 }
@@ -51,20 +63,43 @@ impl State {
         Self::default()
     }
 
-    /// The state that a snapshot holds; everything up to its revision is compacted.
-    pub(crate) fn restore(entries: OrdMap<Key, Entry>, revision: Revision, last_member: u64) -> Self {
-        let size = entries.iter().map(|(key, entry)| size_of(key, entry.value.len())).sum();
-        Self { entries, revision, last_member, size, compacted: revision, history: VecDeque::new(), history_bytes: 0 }
+    /// The same state with another window of history.
+    #[must_use]
+    pub fn keeping(mut self, kept: History) -> Self {
+        self.kept = kept;
+        self.trim();
+        self
     }
 
-    /// The parts that a snapshot holds.
-    pub(crate) fn parts(&self) -> (&OrdMap<Key, Entry>, Revision, u64) {
-        (&self.entries, self.revision, self.last_member)
+    /// The state of an image; everything up to its revision is compacted.
+    pub fn of(image: Image) -> Self {
+        let size = image.entries.iter().map(|(key, entry)| size_of(key, entry.value.len())).sum();
+        let expiring = |(key, entry): (&Key, &Entry)| Some((entry.expires?, key.clone()));
+        Self {
+            expiries: image.entries.iter().filter_map(expiring).collect(),
+            entries: image.entries,
+            revision: image.revision,
+            last_member: image.last_member,
+            feature_level: image.feature_level,
+            size,
+            compacted: image.revision,
+            ..Self::default()
+        }
+    }
+
+    /// Everything that is replicated, as it is now.
+    pub fn image(&self) -> Image {
+        Image {
+            entries: self.entries.clone(),
+            revision: self.revision,
+            last_member: self.last_member,
+            feature_level: self.feature_level,
+        }
     }
 
     /// Carries out one command; answers what became of it and which keys changed.
     ///
-    /// The changes share one revision, in the order of the writes, one a key.
+    /// The changes of a transaction share one revision, in the order of the writes, one a key.
     pub fn apply(&mut self, command: Command) -> (Outcome, Vec<Change>) {
         match command {
             Command::Transaction(transaction) => self.transact(transaction),
@@ -72,12 +107,20 @@ impl State {
                 self.last_member += 1;
                 (Outcome::Member(self.last_member), Vec::new())
             }
+            Command::Expire { now } => {
+                let changes = self.expire(now);
+                (Outcome::Committed { revision: self.revision }, changes)
+            }
+            Command::RaiseFeatureLevel { level } => {
+                self.feature_level = self.feature_level.max(level);
+                (Outcome::Committed { revision: self.revision }, Vec::new())
+            }
         }
     }
 
     /// The current state, to be read while commands go on.
     pub fn view(&self) -> View {
-        View { entries: self.entries.clone(), revision: self.revision, compacted: self.compacted }
+        View { entries: self.entries.clone(), revision: self.revision, compacted: self.compacted, size: self.size }
     }
 
     /// The state at an earlier revision; `None` when the history does not reach back to it, or it is to come.
@@ -92,7 +135,7 @@ impl State {
                 None => entries.remove(&record.change.key),
             };
         }
-        Some(View { entries, revision, compacted: self.compacted })
+        Some(View { entries, revision, compacted: self.compacted, size: self.size })
     }
 
     /// The changes after `revision` of keys that begin with `prefix`, oldest first; `None` when the history does not reach
@@ -124,6 +167,16 @@ impl State {
         self.size
     }
 
+    /// What may be written; see [`Command::RaiseFeatureLevel`].
+    pub fn feature_level(&self) -> u32 {
+        self.feature_level
+    }
+
+    /// Whether [`Command::Expire`] would take something away at `now`.
+    pub fn has_expired(&self, now: UnixSeconds) -> bool {
+        self.expiries.get_min().is_some_and(|(expires, _)| *expires <= now)
+    }
+
     fn transact(&mut self, transaction: Transaction) -> (Outcome, Vec<Change>) {
         if let Err(refused) = self.check(&transaction) {
             return (refused, Vec::new());
@@ -132,7 +185,8 @@ impl State {
         let mut changes: Vec<Change> = Vec::new();
         for write in transaction.writes {
             let (key, value) = match write {
-                Write::Put { key, value } => (key, Some(value)),
+                Write::Put { key, value } => (key, Some((value, None))),
+                Write::PutUntil { key, value, expires } => (key, Some((value, Some(expires)))),
                 Write::Delete { key } => (key, None),
             };
             // Within one transaction the last write of a key counts: its earlier change is taken back first.
@@ -165,36 +219,61 @@ impl State {
                 return Err(Outcome::Failed { precondition: index, current: current.cloned() });
             }
         }
-        let grows = transaction.writes.iter().any(|write| matches!(write, Write::Put { .. }));
-        if grows && self.size > limits::STATE_BYTES {
+        if transaction.puts() && self.size > limits::STATE_BYTES {
             return Err(Outcome::Full { size: self.size });
         }
         Ok(())
     }
 
-    fn write(&mut self, key: Key, value: Option<Bytes>, revision: Revision) -> Option<Change> {
-        let before = self.entries.get(&key).cloned();
-        if value.is_none() && before.is_none() {
+    /// A watcher that has seen some of one revision's changes could not go on after it, so every key has its own.
+    fn expire(&mut self, now: UnixSeconds) -> Vec<Change> {
+        let due = self.expiries.iter().take_while(|(expires, _)| *expires <= now).take(limits::EXPIRED_AT_ONCE);
+        let due: Vec<Key> = due.map(|(_, key)| key.clone()).collect();
+        let mut changes = Vec::new();
+        for key in due {
+            self.revision = Revision(self.revision.0 + 1);
+            changes.extend(self.write(key, None, self.revision));
+        }
+        self.trim();
+        changes
+    }
+
+    fn write(&mut self, key: Key, value: Option<(Bytes, Option<UnixSeconds>)>, revision: Revision) -> Option<Change> {
+        let current = value.as_ref().map(|(value, _)| value.clone());
+        let created = self.entries.get(&key).map_or(revision, |entry| entry.created);
+        let entry = value.map(|(value, expires)| Entry { value, created, modified: revision, expires });
+        let before = self.set(&key, entry);
+        if current.is_none() && before.is_none() {
             return None;
         }
-        if let Some(entry) = &before {
-            self.size -= size_of(&key, entry.value.len());
-        }
-        match &value {
-            Some(value) => {
-                self.size += size_of(&key, value.len());
-                let created = before.as_ref().map_or(revision, |entry| entry.created);
-                self.entries.insert(key.clone(), Entry { value: value.clone(), created, modified: revision });
-            }
-            None => {
-                self.entries.remove(&key);
-            }
-        }
         let previous = before.as_ref().map(|entry| entry.value.clone());
-        let change = Change { key, revision, current: value, created: previous.is_none(), previous };
-        self.history_bytes += change.previous.as_ref().map_or(0, |value| value.len() as u64) + change.key.len() as u64;
-        self.history.push_back(Record { change: change.clone(), before });
+        let change = Change { key, revision, current, created: previous.is_none(), previous };
+        let record = Record { change: change.clone(), before };
+        self.history_bytes += record.size();
+        self.history.push_back(record);
         Some(change)
+    }
+
+    /// Gives a key an entry, or takes it away; answers what it had.
+    fn set(&mut self, key: &Key, entry: Option<Entry>) -> Option<Entry> {
+        if let Some(entry) = &entry {
+            self.size += size_of(key, entry.value.len());
+            if let Some(expires) = entry.expires {
+                self.expiries.insert((expires, key.clone()));
+            }
+        }
+        let expires = entry.as_ref().and_then(|entry| entry.expires);
+        let before = match entry {
+            Some(entry) => self.entries.insert(key.clone(), entry),
+            None => self.entries.remove(key),
+        };
+        if let Some(before) = &before {
+            self.size -= size_of(key, before.value.len());
+            if let Some(former) = before.expires.filter(|former| Some(*former) != expires) {
+                self.expiries.remove(&(former, key.clone()));
+            }
+        }
+        before
     }
 
     /// Undoes a change that this same transaction made.
@@ -202,29 +281,16 @@ impl State {
         let position =
             self.history.iter().rposition(|record| record.change == *change).expect("the change was recorded just now");
         let record = self.history.remove(position).expect("the position was found just now");
-        self.history_bytes -=
-            record.change.previous.as_ref().map_or(0, |value| value.len() as u64) + record.change.key.len() as u64;
-        if let Some(value) = &record.change.current {
-            self.size -= size_of(&record.change.key, value.len());
-        }
-        match record.before {
-            Some(entry) => {
-                self.size += size_of(&record.change.key, entry.value.len());
-                self.entries.insert(record.change.key, entry);
-            }
-            None => {
-                self.entries.remove(&record.change.key);
-            }
-        }
+        self.history_bytes -= record.size();
+        self.set(&record.change.key, record.before);
     }
 
     /// Forgets the oldest history above the limits, whole revisions at a time.
     fn trim(&mut self) {
-        while self.history.len() > limits::HISTORY_CHANGES || self.history_bytes > limits::HISTORY_BYTES {
+        while self.history.len() > self.kept.changes || self.history_bytes > self.kept.bytes {
             let Some(oldest) = self.history.front().map(|record| record.change.revision) else { return };
             while let Some(record) = self.history.pop_front_if(|record| record.change.revision == oldest) {
-                self.history_bytes -= record.change.previous.as_ref().map_or(0, |value| value.len() as u64)
-                    + record.change.key.len() as u64;
+                self.history_bytes -= record.size();
             }
             self.compacted = oldest;
         }

@@ -12,6 +12,7 @@ pub struct View {
     pub(crate) entries: OrdMap<Key, Entry>,
     pub(crate) revision: Revision,
     pub(crate) compacted: Revision,
+    pub(crate) size: u64,
 }
 
 impl View {
@@ -23,6 +24,11 @@ impl View {
     /// Changes up to and including this revision can no longer be watched or looked back to.
     pub fn compacted(&self) -> Revision {
         self.compacted
+    }
+
+    /// The size of all keys and values, in bytes; of an earlier state, what it is now.
+    pub fn size(&self) -> u64 {
+        self.size
     }
 
     /// The entry of `key`, if it has one.

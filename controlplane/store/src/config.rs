@@ -1,11 +1,16 @@
 //! What a store is given: where it keeps its files, who it is, how it reaches the others, how patient it is.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use shoal_state::UnixSeconds;
+use shoal_state::limits::History;
 use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::disk::Disk;
+use crate::seal::Keyring;
 
 /// One server of the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,33 +52,92 @@ impl Timing {
     };
 }
 
+/// How much of everything a server keeps. They may differ from server to server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// The size of all keys and values, in bytes, above which the leader takes nothing but deletes.
+    pub state_bytes: u64,
+    /// How much of the past can be watched from and looked back to.
+    pub history: History,
+    /// How many bytes the log may have before a snapshot is made out of turn.
+    pub log_bytes: u64,
+    /// After how many entries of the log a snapshot is made.
+    pub snapshot_entries: u64,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Self { state_bytes: 1 << 30, history: History::default(), log_bytes: 256 << 20, snapshot_entries: 10_000 }
+    }
+}
+
+/// Where the store's own work is done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Work {
+    /// On threads of its own, so that nobody who is busy delays a heartbeat.
+    #[default]
+    OwnThreads,
+    /// On the runtime of whoever opens the store: for a simulation, whose one thread makes everything happen in one order.
+    Here,
+}
+
 /// Everything that a store is given beside its [`Peers`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Config {
-    /// The folder for the log and the snapshots; made if it is missing.
-    pub data_dir: PathBuf,
+    /// Where the log and the snapshots are kept.
+    pub disk: Arc<dyn Disk>,
+    /// The keys with which they are sealed.
+    pub keys: Keyring,
     /// Who this server is.
     pub member: Member,
     /// How patient it is.
     pub timing: Timing,
+    /// How much it keeps.
+    pub capacity: Capacity,
+    /// Where it works.
+    pub work: Work,
+    /// The time, for what goes away by itself. Only the leader asks.
+    pub now: fn() -> UnixSeconds,
+}
+
+impl Config {
+    /// With the usual patience and capacity, on threads of its own, by the system's clock.
+    pub fn new(disk: Arc<dyn Disk>, keys: Keyring, member: Member) -> Self {
+        Self {
+            disk,
+            keys,
+            member,
+            timing: Timing::LAN,
+            capacity: Capacity::default(),
+            work: Work::default(),
+            now: system_time,
+        }
+    }
+}
+
+fn system_time() -> UnixSeconds {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixSeconds::new(since_1970.as_secs()).unwrap_or(UnixSeconds::MIN)
 }
 
 /// What a stream between two stores is for; the first byte that [`Peers`] must carry across.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum PeerStream {
-    /// Raft's short messages and the log.
+    /// Raft's short messages.
     Raft = 0,
     /// A snapshot.
     Snapshot = 1,
     /// What a follower asks of the leader for its own clients.
     Forward = 2,
+    /// The log, as it grows: many entries on their way at once.
+    Append = 3,
 }
 
 impl PeerStream {
     /// The kind that a byte means, if it means one.
     pub fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Raft, Self::Snapshot, Self::Forward].into_iter().find(|kind| *kind as u8 == byte)
+        [Self::Raft, Self::Snapshot, Self::Forward, Self::Append].into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 
@@ -81,6 +145,21 @@ impl PeerStream {
 pub trait PeerIo: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static> PeerIo for T {}
+
+/// A server, and how it does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// Who it is.
+    pub member: Member,
+    /// Whether it votes; a new one learns first.
+    pub is_voter: bool,
+    /// Whether it leads.
+    pub is_leader: bool,
+    /// How many entries of the log it has yet to get; `None` when it has not told the leader what it has.
+    pub behind: Option<u64>,
+    /// Whether the leader has heard of it lately.
+    pub is_reachable: bool,
+}
 
 /// The way to the other servers.
 pub trait Peers: Send + Sync + 'static {

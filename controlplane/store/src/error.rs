@@ -1,36 +1,26 @@
 //! What each operation of the store can say.
 
-use std::path::PathBuf;
-
 use shoal_state::{Entry, Revision};
 
 /// The store cannot be opened; nothing was changed on disk.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The folder cannot be made or read.
-    #[error("failed to use the data directory {}", path.display())]
-    Directory {
-        /// The folder.
-        path: PathBuf,
+    /// The disk refused.
+    #[error("failed to use {name}")]
+    Disk {
+        /// The file or folder.
+        name: String,
         /// Why.
         source: std::io::Error,
     },
-    /// The log is damaged, locked by another process, or of a later version.
-    #[error(
-        "failed to open the log in {}: if another server uses this directory, stop it; if the disk lost data, \
-         replace this server by a new member with an empty directory", path.display()
-    )]
-    Log {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A snapshot is damaged or of a later version.
-    #[error("failed to read the snapshot {}: {reason}; restore the file, or replace this server by a new member", path.display())]
+    /// The log is damaged, incomplete, or of another version.
+    #[error("failed to read the log: {0}")]
+    Log(std::io::Error),
+    /// A snapshot is damaged or of another version.
+    #[error("failed to read the snapshot {name}: {reason}")]
     Snapshot {
         /// The file.
-        path: PathBuf,
+        name: String,
         /// Why.
         reason: String,
     },

@@ -6,20 +6,34 @@
 
 mod barrier;
 mod config;
+mod disk;
 mod error;
+mod forward;
+mod keeper;
+mod leader;
 mod log;
 mod machine;
+mod members;
 mod network;
 mod peer;
+mod pieces;
 mod raft;
-mod record;
+pub mod seal;
 mod snapshot;
+mod start;
 mod store;
+mod wal;
 mod watch;
 mod wire;
 
-pub use config::{Config, Member, PeerIo, PeerStream, Peers, Timing};
+pub use config::{Capacity, Config, Member, MemberStatus, PeerIo, PeerStream, Peers, Timing, Work};
+pub use disk::{Disk, DiskFile, Folder};
 pub use error::{CommitError, Compacted, Lagged, MembershipError, OpenError, ReadError};
-pub use shoal_state::{Change, Command, Entry, Key, Outcome, Precondition, Revision, Transaction, View, Write, limits};
+pub use machine::FEATURE_LEVEL;
+pub use shoal_state::{
+    Change, Command, Entry, Image, ImageReader, Key, Outcome, Precondition, Revision, Transaction, UnixSeconds, View,
+    Write, limits,
+};
+pub use start::{is_empty, seed};
 pub use store::{Committed, Leadership, Store};
 pub use watch::{Watch, WatchEvent};

@@ -1,19 +1,24 @@
 //! Applying the log: the state that readers share, the watchers, and the snapshots that Raft asks for.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use shoal_state::{Change, Command, Outcome, Revision, State, View};
+use shoal_state::limits::History;
+use shoal_state::{Change, Command, Image, Outcome, Revision, State, UnixSeconds, View};
 use tokio::sync::watch;
 
 use crate::error::{Compacted, OpenError};
 use crate::raft::{LogId, Proposal, Snapshot, SnapshotMeta, StoredMembership, Types};
 use crate::snapshot::Snapshots;
 use crate::watch::{Watch, Watcher};
+
+/// The feature level that this program knows: what it may be told to write, and can read. Raised with the first release that
+/// writes something which the one before cannot read.
+pub const FEATURE_LEVEL: u32 = 1;
 
 /// How far this server is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,6 +33,8 @@ pub(crate) struct Applied {
 pub(crate) struct Shared {
     inner: Mutex<Inner>,
     applied: watch::Sender<Applied>,
+    /// Whether Raft has taken over what is on disk.
+    begun: AtomicBool,
 }
 
 struct Inner {
@@ -39,15 +46,43 @@ struct Inner {
 impl Shared {
     fn new(state: State, next_index: u64) -> Arc<Self> {
         let (applied, _) = watch::channel(Applied { next_index, revision: state.revision() });
-        Arc::new(Self { inner: Mutex::new(Inner { state, watchers: Vec::new(), closed: false }), applied })
+        Arc::new(Self {
+            inner: Mutex::new(Inner { state, watchers: Vec::new(), closed: false }),
+            applied,
+            begun: AtomicBool::new(false),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Says that Raft has taken over what is on disk.
+    pub(crate) fn begin(&self) {
+        self.begun.store(true, Ordering::Release);
+    }
+
     pub(crate) fn view(&self) -> View {
         self.lock().state.view()
+    }
+
+    /// Everything that is replicated, as it is now.
+    pub(crate) fn image(&self) -> Image {
+        self.lock().state.image()
+    }
+
+    /// The size of all keys and values, in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.lock().state.size()
+    }
+
+    pub(crate) fn feature_level(&self) -> u32 {
+        self.lock().state.feature_level()
+    }
+
+    /// Whether keys are to be taken away because their time is up.
+    pub(crate) fn has_expired(&self, now: UnixSeconds) -> bool {
+        self.lock().state.has_expired(now)
     }
 
     pub(crate) fn view_at(&self, revision: Revision) -> Option<View> {
@@ -90,6 +125,9 @@ impl Shared {
     fn apply(&self, proposal: &Proposal) -> io::Result<Outcome> {
         let command = Command::decode(&proposal.0)
             .map_err(|error| io::Error::other(format!("a log entry cannot be applied: {error}")))?;
+        if let Command::RaiseFeatureLevel { level } = command {
+            check_feature_level(level).map_err(io::Error::other)?;
+        }
         let mut inner = self.lock();
         let (outcome, changes) = inner.state.apply(command);
         if !changes.is_empty() {
@@ -110,33 +148,43 @@ impl Shared {
 pub(crate) struct Machine {
     shared: Arc<Shared>,
     snapshots: Snapshots,
+    kept: History,
+    /// The snapshot on disk, while Raft starts.
+    loaded: Option<Snapshot>,
     last_applied: Option<LogId>,
     membership: StoredMembership,
 }
 
 impl Machine {
     /// The state as the newest snapshot has it; Raft brings the rest from the log.
-    pub(crate) fn open(snapshots: Snapshots) -> Result<(Self, Arc<Shared>), OpenError> {
-        let (meta, state) = match snapshots.load()? {
-            None => (SnapshotMeta::default(), State::new()),
-            Some((meta, bytes)) => {
-                let damaged = |error: shoal_state::FormatError| OpenError::Snapshot {
-                    path: snapshots.directory().to_path_buf(),
-                    reason: error.to_string(),
-                };
-                let state = State::decode(&bytes).map_err(damaged)?;
-                (meta, state)
-            }
-        };
-        let shared = Shared::new(state, next_index(meta.last_log_id));
+    pub(crate) fn open(snapshots: Snapshots, kept: History) -> Result<(Self, Arc<Shared>), OpenError> {
+        let loaded = snapshots.load()?.map(|(meta, snapshot)| Snapshot { meta, snapshot });
+        let (meta, image) = loaded.clone().map(|loaded| (loaded.meta, loaded.snapshot)).unwrap_or_default();
+        check_feature_level(image.feature_level()).map_err(OpenError::Raft)?;
+        let shared = Shared::new(State::of(image).keeping(kept), next_index(meta.last_log_id));
         let machine = Self {
             shared: shared.clone(),
             snapshots,
+            kept,
+            loaded,
             last_applied: meta.last_log_id,
             membership: meta.last_membership,
         };
         Ok((machine, shared))
     }
+
+    fn meta(&self) -> SnapshotMeta {
+        SnapshotMeta { last_log_id: self.last_applied, last_membership: self.membership.clone() }
+    }
+}
+
+fn check_feature_level(level: u32) -> Result<(), String> {
+    if level <= FEATURE_LEVEL {
+        return Ok(());
+    }
+    Err(format!(
+        "the cluster writes feature level {level}, and this program knows {FEATURE_LEVEL}: use the version of Shoal that the other servers have"
+    ))
 }
 
 fn next_index(last: Option<LogId>) -> u64 {
@@ -144,7 +192,7 @@ fn next_index(last: Option<LogId>) -> u64 {
 }
 
 impl RaftStateMachine<Types> for Machine {
-    type SnapshotData = Bytes;
+    type SnapshotData = Image;
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
@@ -176,24 +224,16 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder {
-            state: self.shared.lock().state.clone(),
-            meta: SnapshotMeta { last_log_id: self.last_applied, last_membership: self.membership.clone() },
-            snapshots: self.snapshots.clone(),
-        }
+        Builder { image: self.shared.image(), meta: self.meta(), snapshots: self.snapshots.clone() }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> Result<(), io::Error> {
-        let (snapshots, own_meta) = (self.snapshots.clone(), meta.clone());
-        let state = blocking(move || {
-            let state = State::decode(&snapshot).map_err(io::Error::other)?;
-            snapshots.save(&own_meta, &snapshot)?;
-            Ok(state)
-        })
-        .await?;
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Image) -> Result<(), io::Error> {
+        check_feature_level(snapshot.feature_level()).map_err(io::Error::other)?;
+        let (snapshots, own_meta, image) = (self.snapshots.clone(), meta.clone(), snapshot.clone());
+        snapshots.blocking(move |snapshots| snapshots.save(&own_meta, image)).await?;
         {
             let mut inner = self.shared.lock();
-            inner.state = state;
+            inner.state = State::of(snapshot).keeping(self.kept);
             // What happened between their last change and the snapshot is not known: they must list again.
             inner.watchers.clear();
         }
@@ -203,34 +243,30 @@ impl RaftStateMachine<Types> for Machine {
         Ok(())
     }
 
+    /// While Raft starts, the snapshot on disk: what it is told here it takes for durable. Later, what a follower is sent: the
+    /// state as it is now, which costs nothing to take, and from which the log goes on.
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        let snapshots = self.snapshots.clone();
-        let loaded = blocking(move || snapshots.load().map_err(io::Error::other)).await?;
-        Ok(loaded.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
+        if !self.shared.begun.load(Ordering::Acquire) {
+            return Ok(self.loaded.clone());
+        }
+        self.loaded = None;
+        Ok(self.last_applied.map(|_| Snapshot { meta: self.meta(), snapshot: self.shared.image() }))
     }
 }
 
 /// Makes one snapshot from a clone of the state.
 pub(crate) struct Builder {
-    state: State,
+    image: Image,
     meta: SnapshotMeta,
     snapshots: Snapshots,
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
-    type SnapshotData = Bytes;
+    type SnapshotData = Image;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        let (state, meta, snapshots) = (self.state.clone(), self.meta.clone(), self.snapshots.clone());
-        blocking(move || {
-            let bytes = state.encode();
-            snapshots.save(&meta, &bytes)?;
-            Ok(Snapshot { meta, snapshot: bytes.into() })
-        })
-        .await
+        let (image, meta) = (self.image.clone(), self.meta.clone());
+        self.snapshots.blocking(move |snapshots| snapshots.save(&meta, image)).await?;
+        Ok(Snapshot { meta: self.meta.clone(), snapshot: self.image.clone() })
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }

@@ -1,4 +1,5 @@
-//! Raft's way to the other servers: one long-lived stream a client, replaced when it breaks; snapshots on their own.
+//! Raft's way to the other servers: the log on a long-lived stream with many appends on their way at once, short questions on
+//! another one, each replaced when it breaks; a snapshot on a stream of its own.
 
 use std::future::Future;
 use std::io;
@@ -6,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::RPCOption;
 use openraft::raft::{
@@ -13,9 +16,11 @@ use openraft::raft::{
     VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use shoal_state::Image;
+use tokio::sync::mpsc;
 
 use crate::config::{Member, PeerIo, PeerStream, Peers};
-use crate::raft::{Snapshot, Types, Vote};
+use crate::raft::{AppendResult, Snapshot, Types, Vote};
 use crate::wire::{self, RaftReply, RaftRequest, SnapshotHead, SnapshotReply};
 
 /// Makes the clients.
@@ -82,13 +87,67 @@ impl Client {
             vote,
             last_log_id: snapshot.meta.last_log_id,
             membership: snapshot.meta.last_membership.clone(),
-            length: snapshot.snapshot.len() as u64,
         };
         wire::send(&mut stream, &head).await?;
-        for chunk in snapshot.snapshot.chunks(wire::SNAPSHOT_CHUNK) {
-            wire::send(&mut stream, &Bytes::copy_from_slice(chunk)).await?;
+        for chunk in snapshot.snapshot.clone().chunks() {
+            wire::send(&mut stream, &Bytes::from(chunk)).await?;
         }
         wire::expect(&mut stream).await
+    }
+}
+
+/// How long a follower may take to have entries on its disk, at least.
+const APPEND_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How many appends may be on their way to a follower.
+const IN_FLIGHT: usize = 64;
+
+/// Sends every request of `input` as it comes, and gives the answers in the same order. Each has `deadline` from when it was
+/// sent: a follower that hangs must not hold up replication for ever.
+fn pipelined<S>(
+    stream: Box<dyn PeerIo>,
+    mut input: S,
+    deadline: Duration,
+) -> BoxStream<'static, Result<AppendResult, RPCError<Types>>>
+where
+    S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+{
+    let (replies, mut requests) = tokio::io::split(stream);
+    let (sent, waiting) = mpsc::channel::<tokio::time::Instant>(IN_FLIGHT);
+    let sender = tokio::spawn(async move {
+        while let Some(request) = input.next().await {
+            let until = tokio::time::Instant::now() + deadline;
+            // The place is taken first, so that there are never more on their way.
+            if sent.send(until).await.is_err() || wire::send(&mut requests, &request).await.is_err() {
+                return;
+            }
+        }
+    });
+    let answers = Answers { waiting, replies, _sender: AbortOnDrop(sender) };
+    Box::pin(futures_util::stream::unfold(Some(answers), |answers| async move {
+        let mut answers = answers?;
+        let until = answers.waiting.recv().await?;
+        let reply = tokio::time::timeout_at(until, wire::expect::<AppendResult>(&mut answers.replies)).await;
+        match reply.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(Ok(matched)) => Some((Ok(Ok(matched)), Some(answers))),
+            Ok(refused) => Some((Ok(refused), None)),
+            Err(error) => Some((Err(Failure::Broken(error).into()), None)),
+        }
+    }))
+}
+
+/// The answers to come, and the task that asks, which ends with them.
+struct Answers {
+    waiting: mpsc::Receiver<tokio::time::Instant>,
+    replies: tokio::io::ReadHalf<Box<dyn PeerIo>>,
+    _sender: AbortOnDrop,
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -98,17 +157,35 @@ fn confused() -> RPCError<Types> {
 }
 
 impl RaftNetworkV2<Types> for Client {
-    type SnapshotData = Bytes;
+    type SnapshotData = Image;
 
     async fn append_entries(
         &mut self,
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        match self.ask(&RaftRequest::Append(rpc), option.hard_ttl().max(Duration::from_secs(1))).await? {
+        match self.ask(&RaftRequest::Append(rpc), option.hard_ttl().max(APPEND_DEADLINE)).await? {
             RaftReply::Append(reply) => Ok(reply),
             _ => Err(confused()),
         }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<AppendResult, RPCError<Types>>>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let deadline = option.hard_ttl().max(APPEND_DEADLINE);
+            let opened = tokio::time::timeout(deadline, self.peers.open(&self.target, PeerStream::Append)).await;
+            let stream =
+                opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(Failure::Unreachable)?;
+            let answers: BoxStream<'s, _> = pipelined(stream, input, deadline);
+            Ok(answers)
+        })
     }
 
     async fn vote(

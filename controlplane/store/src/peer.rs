@@ -2,15 +2,13 @@
 
 use std::io;
 
-use bytes::BytesMut;
+use futures_util::StreamExt;
+use shoal_state::ImageReader;
 
 use crate::config::{PeerIo, PeerStream};
+use crate::leader::Leader;
 use crate::raft::{Raft, Snapshot, SnapshotMeta};
-use crate::store::Leader;
 use crate::wire::{self, RaftReply, RaftRequest, SnapshotHead};
-
-/// The largest snapshot that is taken, in bytes: the state's limit, and what encoding adds.
-const LARGEST_SNAPSHOT: u64 = 3 << 30;
 
 /// Serves one stream until it ends. A stream that breaks is its sender's business.
 pub(crate) async fn serve(raft: &Raft, leader: &Leader, kind: PeerStream, mut stream: Box<dyn PeerIo>) {
@@ -18,6 +16,7 @@ pub(crate) async fn serve(raft: &Raft, leader: &Leader, kind: PeerStream, mut st
         PeerStream::Raft => answer(raft, &mut stream).await,
         PeerStream::Snapshot => install(raft, &mut stream).await,
         PeerStream::Forward => forward(leader, &mut stream).await,
+        PeerStream::Append => append(raft, stream).await,
     };
     if let Err(error) = served {
         tracing::debug!(?kind, %error, "a stream of another server broke off");
@@ -41,20 +40,34 @@ async fn answer(raft: &Raft, stream: &mut Box<dyn PeerIo>) -> io::Result<()> {
 
 async fn install(raft: &Raft, stream: &mut Box<dyn PeerIo>) -> io::Result<()> {
     let head: SnapshotHead = wire::expect(stream).await?;
-    if head.length > LARGEST_SNAPSHOT {
-        return Err(io::Error::other(format!("a snapshot of {} bytes is above the limit", head.length)));
-    }
-    let mut bytes = BytesMut::new();
-    while (bytes.len() as u64) < head.length {
+    let mut image = ImageReader::default();
+    while !image.is_whole() {
         let chunk: bytes::Bytes = wire::expect(stream).await?;
-        bytes.extend_from_slice(&chunk);
+        image.take(&chunk).map_err(io::Error::other)?;
     }
     let meta = SnapshotMeta { last_log_id: head.last_log_id, last_membership: head.membership };
-    let reply = raft
-        .install_full_snapshot(head.vote, Snapshot { meta, snapshot: bytes.freeze() })
-        .await
-        .map_err(io::Error::other)?;
+    let snapshot = Snapshot { meta, snapshot: image.finish().map_err(io::Error::other)? };
+    let reply = raft.install_full_snapshot(head.vote, snapshot).await.map_err(io::Error::other)?;
     wire::send(stream, &reply).await
+}
+
+/// Takes entries as they come; Raft works at some while others are on their way, and answers in order.
+async fn append(raft: &Raft, stream: Box<dyn PeerIo>) -> io::Result<()> {
+    let (requests, mut replies) = tokio::io::split(stream);
+    let requests = futures_util::stream::unfold(requests, |mut requests| async move {
+        match wire::receive(&mut requests).await {
+            Ok(request) => request.map(|request| (request, requests)),
+            Err(error) => {
+                tracing::debug!(%error, "a stream of the log broke off");
+                None
+            }
+        }
+    });
+    let mut answers = std::pin::pin!(raft.stream_append(requests));
+    while let Some(answer) = answers.next().await {
+        wire::send(&mut replies, &answer.map_err(io::Error::other)?).await?;
+    }
+    Ok(())
 }
 
 async fn forward(leader: &Leader, stream: &mut Box<dyn PeerIo>) -> io::Result<()> {

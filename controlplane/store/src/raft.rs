@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use shoal_state::Outcome;
+use shoal_state::{Image, Outcome};
 
 use crate::config::Member;
 use crate::machine::Machine;
@@ -32,13 +32,20 @@ openraft::declare_raft_types!(
         NodeId = u64,
         Node = Member,
         LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>,
+        AsyncRuntime = Runtime,
 );
+
+/// A simulation chooses what is random.
+#[cfg(feature = "simulation")]
+pub(crate) type Runtime = openraft::rt::deterministic_rng::DeterministicRng<openraft::impls::TokioRuntime>;
+#[cfg(not(feature = "simulation"))]
+pub(crate) type Runtime = openraft::impls::TokioRuntime;
 
 pub(crate) type Raft = openraft::Raft<Types, Machine>;
 pub(crate) type LogId = openraft::type_config::alias::LogIdOf<Types>;
 pub(crate) type Vote = openraft::type_config::alias::VoteOf<Types>;
 pub(crate) type Entry = openraft::type_config::alias::EntryOf<Types>;
-pub(crate) type Payload = openraft::EntryPayload<Proposal, u64, Member>;
 pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<Types>;
 pub(crate) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<Types>;
-pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<Types, Bytes>;
+pub(crate) type AppendResult = openraft::raft::StreamAppendResult<Types>;
+pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<Types, Image>;

@@ -12,18 +12,15 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::config::Member;
+use crate::config::{Member, MemberStatus};
 use crate::error::MembershipError;
 use crate::raft::{LogId, StoredMembership, Types, Vote};
 
 /// The version that is spoken now.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
-/// The largest frame, in bytes. Snapshots travel in frames of this size at most.
+/// The largest frame, in bytes.
 const LARGEST: usize = 32 << 20;
-
-/// How many bytes of a snapshot stand in one frame.
-pub(crate) const SNAPSHOT_CHUNK: usize = 1 << 20;
 
 /// Raft asks.
 #[derive(Debug, Serialize, Deserialize)]
@@ -42,27 +39,32 @@ pub(crate) enum RaftReply {
     TransferLeader(TransferLeaderResponse<Types>),
 }
 
-/// The first frame of a snapshot; the bytes follow in frames of their own.
+/// The first frame of a snapshot; the image's chunks follow, a frame each.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SnapshotHead {
     pub vote: Vote,
     pub last_log_id: Option<LogId>,
     pub membership: StoredMembership,
-    pub length: u64,
 }
 
 /// What the receiver of a snapshot says in the end.
 pub(crate) type SnapshotReply = SnapshotResponse<Types>;
 
 /// What a follower asks of the leader.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum ForwardRequest {
     /// Propose this encoded command.
     Write(bytes::Bytes),
     /// Up to which log index must a linearizable read wait?
     ReadIndex,
-    /// Make this server a voter.
+    /// Make this server a voter; one with the same name is replaced.
     AddMember(Member),
+    /// Take the server with this id away.
+    RemoveMember(u64),
+    /// Have the server with this id lead, or any other when it is `None`.
+    TransferLeader(Option<u64>),
+    /// Which servers are there, and how do they do?
+    Members,
 }
 
 /// What the leader answers.
@@ -80,6 +82,8 @@ pub(crate) enum ForwardReply {
     Unknown(String),
     /// It was not done.
     Refused(Refusal),
+    /// The servers.
+    Members(Vec<MemberStatus>),
 }
 
 /// Why the leader did not do it.
@@ -100,18 +104,19 @@ impl From<Refusal> for MembershipError {
 
 /// Writes one frame and flushes it.
 pub(crate) async fn send(stream: &mut (impl AsyncWrite + Unpin + ?Sized), message: &impl Serialize) -> io::Result<()> {
-    let bytes = postcard::to_extend(message, vec![VERSION, 0, 0, 0, 0]).map_err(io::Error::other)?;
-    send_bytes(stream, bytes).await
+    write(stream, message).await?;
+    stream.flush().await
 }
 
-async fn send_bytes(stream: &mut (impl AsyncWrite + Unpin + ?Sized), mut frame: Vec<u8>) -> io::Result<()> {
+/// Writes one frame. When that fails, the other side cannot have got the whole of it.
+pub(crate) async fn write(stream: &mut (impl AsyncWrite + Unpin + ?Sized), message: &impl Serialize) -> io::Result<()> {
+    let mut frame = postcard::to_extend(message, vec![VERSION, 0, 0, 0, 0]).map_err(io::Error::other)?;
     let length = frame.len() - 5;
     if length > LARGEST {
         return Err(io::Error::other(format!("a frame of {length} bytes is above the limit of {LARGEST}")));
     }
     frame[1..5].copy_from_slice(&u32::try_from(length).map_err(io::Error::other)?.to_le_bytes());
-    stream.write_all(&frame).await?;
-    stream.flush().await
+    stream.write_all(&frame).await
 }
 
 /// Reads one frame; `None` when the stream ended before it began.

@@ -1,0 +1,154 @@
+//! The write-ahead log: entries, vote and commit index, in segments that are written by one task, in order.
+//!
+//! What is asked for is in the index at once, where readers find it, and told to be durable when its frame was synced. Whatever
+//! waits while a sync is under way goes into the next frame together. A write or a sync that fails is the end: nobody knows what
+//! the disk has then.
+
+mod index;
+mod segment;
+mod writer;
+
+use std::io;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use openraft::storage::IOFlushed;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::disk::Disk;
+use crate::raft::{Entry, LogId, Types, Vote};
+use crate::seal::Keyring;
+use index::Index;
+pub(crate) use segment::FOLDER;
+use segment::Record;
+use writer::{Request, Writer};
+
+/// The room that a segment is given when it is made, in bytes.
+pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
+
+/// How many bytes of entries are kept in memory.
+const CACHED_BYTES: u64 = 32 << 20;
+
+/// Who is told that something is durable.
+pub(super) enum Done {
+    Raft(IOFlushed<Types>),
+    Waiting(oneshot::Sender<io::Result<()>>),
+}
+
+impl Done {
+    fn tell(self, result: io::Result<()>) {
+        match self {
+            Self::Raft(callback) => callback.io_completed(result),
+            // Nobody waits any more when the store is being closed.
+            Self::Waiting(sender) => drop(sender.send(result)),
+        }
+    }
+}
+
+/// The log of one server. Clones are the same log.
+#[derive(Clone)]
+pub(crate) struct Wal {
+    index: Arc<Mutex<Index>>,
+    requests: mpsc::UnboundedSender<Request>,
+}
+
+/// What the disk knows of the log's beginning and end.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Ends {
+    pub vote: Option<Vote>,
+    pub committed: Option<LogId>,
+    pub purged: Option<LogId>,
+    pub last: Option<LogId>,
+}
+
+impl Wal {
+    /// Opens the log on `disk`. A frame that was being written when the power went is cut off; anything else that is damaged or
+    /// missing is an error that names the file. The future must run for as long as the log is used: it writes.
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        keys: Keyring,
+    ) -> io::Result<(Self, impl Future<Output = ()> + Send + 'static)> {
+        let (index, number) = index::load(disk.as_ref(), &keys)?;
+        let index = Arc::new(Mutex::new(index));
+        let (requests, waiting) = mpsc::unbounded_channel();
+        let writer = Writer::new(disk, keys, index.clone(), number)?;
+        Ok((Self { index, requests }, writer.run(waiting)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for `records` to be written; the caller holds the index, so that the order is the index's.
+    fn ask(&self, records: Vec<Record>, done: Option<Done>) -> io::Result<()> {
+        self.requests.send(Request { records, done }).map_err(|_| writer_is_gone())
+    }
+
+    /// Changes the index by `change`, and waits until `records` are durable.
+    async fn durably(&self, record: Record, change: impl FnOnce(&mut Index)) -> io::Result<()> {
+        let (sender, done) = oneshot::channel();
+        {
+            let mut index = self.lock();
+            change(&mut index);
+            self.ask(vec![record], Some(Done::Waiting(sender)))?;
+        }
+        done.await.map_err(|_| writer_is_gone())?
+    }
+
+    pub(crate) fn ends(&self) -> Ends {
+        self.lock().ends()
+    }
+
+    /// Adds entries; they can be read when this returns, and are durable when `done` is told so.
+    pub(crate) fn append(&self, entries: Vec<Entry>, done: IOFlushed<Types>) -> io::Result<()> {
+        let mut index = self.lock();
+        index.append(&entries)?;
+        self.ask(entries.into_iter().map(Record::Entry).collect(), Some(Done::Raft(done)))
+    }
+
+    pub(crate) async fn save_vote(&self, vote: Vote) -> io::Result<()> {
+        self.durably(Record::Vote(vote), |index| index.vote = Some(vote)).await
+    }
+
+    /// Takes the entries from `next_index` on away.
+    pub(crate) async fn truncate(&self, next_index: u64) -> io::Result<()> {
+        self.durably(Record::Truncated(next_index), |index| index.truncate(next_index)).await
+    }
+
+    /// Takes the entries up to `purged` away.
+    pub(crate) async fn purge(&self, purged: LogId) -> io::Result<()> {
+        self.durably(Record::Purged(purged), |index| index.purge(purged)).await
+    }
+
+    /// Notes how far the log is committed. It only spares work after a restart, so it goes to disk with the next frame.
+    pub(crate) fn save_committed(&self, committed: LogId) -> io::Result<()> {
+        let mut index = self.lock();
+        index.committed = Some(committed);
+        self.ask(vec![Record::Committed(committed)], None)
+    }
+
+    /// Ends the log with a frame that says so, so that damage to what stands before it can be told from a torn write.
+    pub(crate) async fn close(&self) -> io::Result<()> {
+        self.durably(Record::Closed, |_| {}).await
+    }
+
+    /// The entries with these indices, as many as there are one after the other, and no more than about `bytes`, but one at least.
+    pub(crate) fn read(&self, indices: RangeInclusive<u64>, bytes: u64) -> io::Result<Vec<Entry>> {
+        let found = self.lock().find(indices, bytes);
+        index::resolve(found)
+    }
+
+    /// How many bytes the entries in the log have.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.lock().bytes()
+    }
+
+    /// The ids of the keys with which the segments are sealed.
+    pub(crate) fn key_ids(&self) -> Vec<u32> {
+        self.lock().key_ids()
+    }
+}
+
+fn writer_is_gone() -> io::Error {
+    io::Error::other("the log's writer has ended")
+}
