@@ -35,6 +35,14 @@ enum Verb {
     Worker(verbs::worker::WorkerArguments),
     /// Make a token with which a server or a worker joins.
     Token(verbs::token::Token),
+    /// List, add, remove and replace control-plane servers.
+    Member(verbs::member::Member),
+    /// Write and check backups of the cluster's state.
+    Backup(verbs::backup::Backup),
+    /// Make a new cluster out of a backup.
+    Restore(verbs::backup::Restore),
+    /// Show and change the keys with which the servers seal their files.
+    Key(verbs::key::Key),
     /// Push a Wasm module into the cluster's registry.
     Push(verbs::push::Push),
     /// Start a cluster with the bundled examples and send them requests.
@@ -69,6 +77,10 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Server(server) => server.run(),
         Verb::Worker(worker) => worker.run(),
         Verb::Token(token) => verbs::wait(token.run()),
+        Verb::Member(member) => verbs::wait(member.run()),
+        Verb::Backup(backup) => verbs::wait(backup.run()),
+        Verb::Restore(restore) => restore.run(),
+        Verb::Key(key) => verbs::wait(key.run()),
         Verb::Push(push) => verbs::wait(push.run()),
         Verb::Demo(demo) => verbs::wait(demo.run()),
         Verb::Version => verbs::version::run(),

@@ -7,6 +7,7 @@ use shoal_link::join::{JoinReply, JoinRequest};
 use shoal_link::limits::MEMBER_CERTIFICATE;
 use shoal_link::token::JoinRole;
 use shoal_link::{NODES, PeerIdentity};
+use shoal_store::Member;
 
 use crate::founding::{ServerGrant, server_identity};
 use crate::server::Core;
@@ -31,7 +32,7 @@ pub(crate) async fn answer(
 }
 
 async fn decide(core: &Core, request: &JoinRequest) -> Result<JoinReply, String> {
-    tokens::check(&core.store, request).await.map_err(|refusal| refusal.to_string())?;
+    let replaces = tokens::check(&core.store, request).await.map_err(|refusal| refusal.to_string())?;
     if !is_name(&request.name) {
         return Err(format!(
             "{:?} is no name for a node or a server: lower-case letters, digits and '-' or '.', at most 63, beginning and ending with a letter or digit",
@@ -40,7 +41,7 @@ async fn decide(core: &Core, request: &JoinRequest) -> Result<JoinReply, String>
     }
     let (subject, grant) = match request.role {
         JoinRole::Worker => (worker(core, request).await?, serde_json::Value::Null),
-        JoinRole::Server => server(core, request).await?,
+        JoinRole::Server => server(core, request, replaces.as_deref()).await?,
     };
     let certificate = core.keys.authority.sign(&request.request, &subject).map_err(|error| error.to_string())?;
     let servers = core.store.members().into_iter().map(|member| member.link_address).collect();
@@ -57,20 +58,39 @@ async fn worker(core: &Core, request: &JoinRequest) -> Result<Subject, String> {
     }))
 }
 
-async fn server(core: &Core, request: &JoinRequest) -> Result<(Subject, serde_json::Value), String> {
+async fn server(
+    core: &Core,
+    request: &JoinRequest,
+    replaces: Option<&str>,
+) -> Result<(Subject, serde_json::Value), String> {
     let members = core.store.members();
-    if members.iter().any(|member| member.name == request.name) {
-        return Err(format!("a server called {:?} is in the cluster already", request.name));
+    match replaces {
+        Some(replaced) if replaced != request.name => {
+            return Err(format!("this token is for a server that replaces {replaced:?}: give it that name"));
+        }
+        None if members.iter().any(|member| member.name == request.name) => {
+            return Err(format!(
+                "a server called {:?} is in the cluster already: `shoal member replace {}` makes a token for one in its place",
+                request.name, request.name
+            ));
+        }
+        _ => {}
     }
+    let grant = grant(core, members).await?;
+    let grant = serde_json::to_value(grant).map_err(|error| error.to_string())?;
+    Ok((member_subject(server_identity(&request.name)), grant))
+}
+
+/// What a new server is given, or one that begins anew.
+pub(crate) async fn grant(core: &Core, members: Vec<Member>) -> Result<ServerGrant, String> {
     let member_id = core.store.allocate_member_id().await.map_err(|error| error.to_string())?;
-    let grant = ServerGrant {
+    Ok(ServerGrant {
         member_id,
         ca_key: core.keys.authority.key_pem().to_string(),
         service_account_key: core.keys.service_account_key.clone(),
+        encryption_keys: core.keys.ring.render(),
         members,
-    };
-    let grant = serde_json::to_value(grant).map_err(|error| error.to_string())?;
-    Ok((member_subject(server_identity(&request.name)), grant))
+    })
 }
 
 /// A new certificate for somebody who has shown a valid one: for the same name and groups, whatever the request says.

@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::Deserialize;
 use shoal_controllers::node::Patience;
 use shoal_link::token::JoinToken;
-use shoal_store::Timing;
+use shoal_store::{Capacity, Timing, limits};
 
 /// Everything that one control-plane server needs to know.
 #[derive(Debug, Clone)]
@@ -28,6 +29,29 @@ pub struct ServerConfig {
     pub join: Option<Join>,
     /// How patient the servers are with one another.
     pub timing: Profile,
+    /// The file of the encryption keys, where that is not `encryption.keys` in `data_dir`.
+    pub encryption_keys: Option<PathBuf>,
+    /// Whether to put aside what the store has on disk and begin anew from the other servers, as a new member.
+    pub repair: bool,
+    /// How much the store keeps.
+    pub capacity: Capacity,
+    /// How long an event stays after its last write.
+    pub event_ttl: Duration,
+    /// Backups to be made by themselves.
+    pub backups: Option<Backups>,
+}
+
+/// Backups that a server makes by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backups {
+    /// The folder.
+    pub directory: PathBuf,
+    /// The time from one to the next.
+    pub every: Duration,
+    /// How many are kept.
+    pub keep: usize,
+    /// With it the CA and the encryption keys are in them too.
+    pub passphrase: Option<String>,
 }
 
 /// How to join a cluster.
@@ -67,6 +91,13 @@ impl Profile {
     }
 }
 
+/// How long an event stays, as with kube-apiserver.
+const EVENT_TTL: Duration = Duration::from_secs(3600);
+
+/// How many hours there are from one backup to the next, and how many are kept, when nothing else is said.
+const BACKUP_HOURS: u64 = 6;
+const BACKUPS_KEPT: usize = 8;
+
 /// The port of the API and of the link, when nothing else is said.
 pub const DEFAULT_PORT: u16 = 6443;
 
@@ -83,6 +114,11 @@ impl ServerConfig {
             names: Vec::new(),
             join: None,
             timing: Profile::Lan,
+            encryption_keys: None,
+            repair: false,
+            capacity: Capacity::default(),
+            event_ttl: EVENT_TTL,
+            backups: None,
         }
     }
 }
@@ -120,6 +156,24 @@ pub struct ConfigFile {
     pub token: Option<String>,
     /// As [`ServerConfig::timing`].
     pub timing: Option<Profile>,
+    /// As [`ServerConfig::encryption_keys`].
+    pub encryption_keys: Option<PathBuf>,
+    /// The size of all keys and values, in MiB, above which the store takes nothing but deletes.
+    pub store_mib: Option<u64>,
+    /// How many changes can be watched from and looked back to.
+    pub history_changes: Option<usize>,
+    /// How many MiB of former values are kept for that.
+    pub history_mib: Option<u64>,
+    /// How many minutes an event stays after its last write.
+    pub event_minutes: Option<u64>,
+    /// The folder for backups that are made by themselves.
+    pub backup_dir: Option<PathBuf>,
+    /// How many hours there are from one to the next.
+    pub backup_hours: Option<u64>,
+    /// How many of them are kept.
+    pub backup_keep: Option<usize>,
+    /// A file with the passphrase for them; without it they hold neither the CA nor the encryption keys.
+    pub backup_passphrase_file: Option<PathBuf>,
 }
 
 impl ConfigFile {
@@ -148,8 +202,57 @@ impl ConfigFile {
         config.names = self.names;
         config.timing = self.timing.unwrap_or_default();
         config.join = join(self.join, self.token)?;
+        config.encryption_keys = self.encryption_keys;
+        let mib = |field: &str, value: u64| {
+            value
+                .checked_mul(1 << 20)
+                .filter(|bytes| *bytes > 0)
+                .with_context(|| format!("{field} = {value} is no size"))
+        };
+        if let Some(value) = self.store_mib {
+            config.capacity.state_bytes = mib("store_mib", value)?;
+            anyhow::ensure!(
+                config.capacity.state_bytes <= limits::STATE_BYTES,
+                "store_mib = {value} is above the limit of {}",
+                limits::STATE_BYTES >> 20
+            );
+        }
+        if let Some(value) = self.history_mib {
+            config.capacity.history.bytes = mib("history_mib", value)?;
+        }
+        if let Some(changes) = self.history_changes {
+            anyhow::ensure!(changes > 0, "history_changes must be above 0: watches go on from what is kept");
+            config.capacity.history.changes = changes;
+        }
+        if let Some(minutes) = self.event_minutes {
+            anyhow::ensure!(minutes > 0, "event_minutes must be above 0");
+            config.event_ttl = Duration::from_secs(60 * minutes);
+        }
+        config.backups = backups(
+            self.backup_dir,
+            (self.backup_hours.unwrap_or(BACKUP_HOURS), self.backup_keep.unwrap_or(BACKUPS_KEPT)),
+            self.backup_passphrase_file.as_deref(),
+        )?;
         Ok(config)
     }
+}
+
+fn backups(
+    directory: Option<PathBuf>,
+    (hours, keep): (u64, usize),
+    passphrase: Option<&Path>,
+) -> anyhow::Result<Option<Backups>> {
+    let Some(directory) = directory else { return Ok(None) };
+    anyhow::ensure!(hours > 0, "backup_hours must be above 0");
+    anyhow::ensure!(keep > 0, "backup_keep must be above 0");
+    let read = |path: &Path| {
+        let text = std::fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?;
+        let text = text.trim_end_matches(['\r', '\n']).to_string();
+        anyhow::ensure!(!text.is_empty(), "there is no passphrase in {}", path.display());
+        Ok(text)
+    };
+    let passphrase = passphrase.map(read).transpose()?;
+    Ok(Some(Backups { directory, every: Duration::from_secs(3600 * hours), keep, passphrase }))
 }
 
 fn join(addresses: Vec<String>, token: Option<String>) -> anyhow::Result<Option<Join>> {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use shoal_link::ca::CertificateAuthority;
 use shoal_link::{Identity, write_private};
 use shoal_store::Member;
+use shoal_store::seal::Keyring;
 
 /// The name of the server's own identity files.
 pub(crate) const SERVER: &str = "server";
@@ -19,6 +20,8 @@ pub(crate) const ADMIN: &str = "admin";
 #[derive(Debug, Clone)]
 pub(crate) struct DataDir {
     path: PathBuf,
+    /// Where the encryption keys are, when not here.
+    ring: Option<PathBuf>,
 }
 
 /// `member.json`: the server belongs to a cluster once this is there.
@@ -30,7 +33,7 @@ pub(crate) struct Membership {
     pub member: Member,
     /// Whether the cluster counts it: the first server has made the cluster, or a later one was added.
     pub admitted: bool,
-    /// Link addresses of servers that were there when it joined; empty for the first server.
+    /// Link addresses of the other servers, as far as it knows; empty for a first server.
     pub servers: Vec<String>,
 }
 
@@ -43,14 +46,26 @@ pub(crate) struct ClusterKeys {
     pub authority: CertificateAuthority,
     /// The key that signs service accounts' tokens, in PEM.
     pub service_account_key: String,
+    /// The keys with which files are sealed.
+    pub ring: Keyring,
 }
+
+/// What sealed files of a server begin with, and what they are sealed for.
+const SEALED: &str = "shoal sealed file 1 ";
+const PURPOSE: &str = "shoal file";
+
+/// The file of the keys with which the others are sealed.
+pub(crate) const RING: &str = "encryption.keys";
+
+/// The folder of what `shoal restore` made, until a server founds a cluster with it.
+pub(crate) const RESTORED: &str = "restored";
 
 impl DataDir {
     /// Makes the folder if it is missing.
-    pub(crate) fn create(path: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn create(path: &Path, ring: Option<PathBuf>) -> anyhow::Result<Self> {
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.with_context(|| format!("failed to make the data directory {}", path.display()))?;
-        Ok(Self { path: path.to_path_buf() })
+        Ok(Self { path: path.to_path_buf(), ring })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -60,6 +75,11 @@ impl DataDir {
     /// Where the store keeps its log and its snapshots.
     pub(crate) fn store(&self) -> PathBuf {
         self.path.join("raft")
+    }
+
+    /// Where what `shoal restore` made waits for a server.
+    pub(crate) fn restored(&self) -> PathBuf {
+        self.path.join(RESTORED)
     }
 
     /// Where the registry keeps its blobs.
@@ -85,15 +105,54 @@ impl DataDir {
     }
 
     pub(crate) fn cluster_keys(&self) -> anyhow::Result<ClusterKeys> {
-        let authority = CertificateAuthority::from_pem(&self.expect("ca.crt")?, &self.expect("ca.key")?)
+        let ring = self.ring()?;
+        let ca_key = self.expect_sealed("ca.key", &ring)?;
+        let authority = CertificateAuthority::from_pem(&self.expect("ca.crt")?, &ca_key)
             .with_context(|| format!("failed to use the cluster's CA in {}", self.path.display()))?;
-        Ok(ClusterKeys { authority, service_account_key: self.expect("sa.key")? })
+        Ok(ClusterKeys { authority, service_account_key: self.expect_sealed("sa.key", &ring)?, ring })
     }
 
+    /// Also seals them anew with the ring's active key. The ring is written first: without it the others are of no use.
     pub(crate) fn save_cluster_keys(&self, keys: &ClusterKeys) -> anyhow::Result<()> {
-        self.write("ca.key", keys.authority.key_pem())?;
+        self.save_ring(&keys.ring)?;
+        self.write_sealed("ca.key", keys.authority.key_pem(), &keys.ring)?;
         self.write("ca.crt", keys.authority.certificate_pem())?;
-        self.write("sa.key", &keys.service_account_key)
+        self.write_sealed("sa.key", &keys.service_account_key, &keys.ring)
+    }
+
+    fn ring(&self) -> anyhow::Result<Keyring> {
+        let path = self.ring_path();
+        let text = std::fs::read_to_string(&path).with_context(|| {
+            format!(
+                "failed to read the encryption keys in {}: without them nothing here can be read; restore the file, or start with \
+                 --repair to have this server begin anew from the others",
+                path.display()
+            )
+        })?;
+        Keyring::parse(&text).with_context(|| format!("failed to understand {}", path.display()))
+    }
+
+    pub(crate) fn save_ring(&self, ring: &Keyring) -> anyhow::Result<()> {
+        Ok(write_private(&self.ring_path(), ring.render().as_bytes())?)
+    }
+
+    fn ring_path(&self) -> PathBuf {
+        self.ring.clone().unwrap_or_else(|| self.path.join(RING))
+    }
+
+    fn write_sealed(&self, name: &str, text: &str, ring: &Keyring) -> anyhow::Result<()> {
+        let sealed = ring.seal(PURPOSE, text.as_bytes())?;
+        self.write(name, &format!("{SEALED}{}\n", hex::encode(sealed)))
+    }
+
+    fn expect_sealed(&self, name: &str, ring: &Keyring) -> anyhow::Result<String> {
+        let text = self.expect(name)?;
+        let opened = || {
+            let sealed =
+                text.strip_prefix(SEALED).context("it is no sealed file of a version that this program reads")?;
+            anyhow::Ok(String::from_utf8(ring.open(PURPOSE, &hex::decode(sealed.trim())?)?)?)
+        };
+        opened().with_context(|| format!("failed to open {}", self.path.join(name).display()))
     }
 
     pub(crate) fn identity(&self, name: &str) -> anyhow::Result<Identity> {

@@ -11,6 +11,7 @@ use shoal_link::limits::{ADMIN_CERTIFICATE, MEMBER_CERTIFICATE};
 use shoal_link::token::JoinRole;
 use shoal_link::{Identity, PeerIdentity, SERVERS};
 use shoal_store::Member;
+use shoal_store::seal::Keyring;
 
 use crate::config::{Join, ServerConfig};
 use crate::data_dir::{ADMIN, ClusterKeys, DataDir, SERVER};
@@ -31,6 +32,8 @@ pub(crate) struct ServerGrant {
     pub ca_key: String,
     /// The key that signs service accounts' tokens, PEM.
     pub service_account_key: String,
+    /// The keys with which files are sealed, as their text.
+    pub encryption_keys: String,
     /// The servers that are there.
     pub members: Vec<Member>,
 }
@@ -46,7 +49,8 @@ pub(crate) struct Belonging {
 /// Makes a new cluster's keys and this server's identity in it.
 pub(crate) fn found(config: &ServerConfig, directory: &DataDir) -> anyhow::Result<Belonging> {
     let authority = CertificateAuthority::create(&config.name)?;
-    let keys = ClusterKeys { authority, service_account_key: ServiceAccountKey::generate_pem()? };
+    let ring = Keyring::generate()?;
+    let keys = ClusterKeys { authority, service_account_key: ServiceAccountKey::generate_pem()?, ring };
     directory.save_cluster_keys(&keys)?;
     let identity = keys.authority.issue(&server_subject(config))?;
     directory.save_identity(&identity, SERVER)?;
@@ -64,13 +68,19 @@ pub(crate) async fn join(config: &ServerConfig, join: &Join, directory: &DataDir
     let (identity, reply) = ask_any(join, &wish).await?;
     let grant: ServerGrant =
         serde_json::from_value(reply.grant).context("failed to understand what the cluster gave this server")?;
-    let authority =
-        CertificateAuthority::from_pem(&identity.ca_pem(), &grant.ca_key).context("failed to use the cluster's CA")?;
-    let keys = ClusterKeys { authority, service_account_key: grant.service_account_key };
+    let keys = cluster_keys(&identity.ca_pem(), &grant)?;
     directory.save_cluster_keys(&keys)?;
     directory.save_identity(&identity, SERVER)?;
     tracing::info!(server = config.name, member = grant.member_id, "joined the cluster");
     Ok(Belonging { keys, member_id: grant.member_id, servers: reply.servers })
+}
+
+/// The keys in what the cluster gave.
+pub(crate) fn cluster_keys(ca_certificate: &str, grant: &ServerGrant) -> anyhow::Result<ClusterKeys> {
+    let authority =
+        CertificateAuthority::from_pem(ca_certificate, &grant.ca_key).context("failed to use the cluster's CA")?;
+    let ring = Keyring::parse(&grant.encryption_keys).context("failed to use the cluster's encryption keys")?;
+    Ok(ClusterKeys { authority, service_account_key: grant.service_account_key.clone(), ring })
 }
 
 async fn ask_any(join: &Join, wish: &Wish) -> anyhow::Result<(Identity, shoal_link::join::JoinReply)> {

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
+use http_body::Frame;
+use http_body_util::{BodyExt, Limited, StreamBody};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shoal_apiserver::Peer;
@@ -16,16 +18,21 @@ use shoal_link::http::Body;
 use shoal_link::renew::{RenewReply, RenewRequest};
 use shoal_link::token::JoinRole;
 use shoal_link::{NODES, PeerIdentity, SERVERS};
-use shoal_store::Member;
 
 use crate::server::Core;
-use crate::{admission, limits, tokens, workers};
+use crate::{admission, backups, keys, limits, members, tokens, workers};
 
 /// What all our paths begin with.
 pub(crate) const PREFIX: &str = "/shoal/v1/";
 
 /// Where new servers are announced, and members listed.
 pub(crate) const MEMBERS: &str = "/shoal/v1/members";
+
+/// Where a server that begins anew gets a new id.
+pub(crate) const NEW_ID: &str = "/shoal/v1/members/own-id";
+
+/// Where a server says what it is.
+pub(crate) const SERVER: &str = "/shoal/v1/server";
 
 /// The path of one server's copy of a blob.
 pub(crate) fn blob_path(digest: &str) -> String {
@@ -62,11 +69,11 @@ impl Caller {
         self.is_in("system:masters")
     }
 
-    fn is_server(&self) -> bool {
+    pub(crate) fn is_server(&self) -> bool {
         self.is_in(SERVERS)
     }
 
-    fn is_member(&self) -> bool {
+    pub(crate) fn is_member(&self) -> bool {
         self.is_server() || self.is_in(NODES)
     }
 
@@ -76,20 +83,20 @@ impl Caller {
 }
 
 /// A request was not done.
-struct Failure {
+pub(crate) struct Failure {
     status: StatusCode,
     message: String,
 }
 
-fn failure(status: StatusCode, message: impl std::fmt::Display) -> Failure {
+pub(crate) fn failure(status: StatusCode, message: impl std::fmt::Display) -> Failure {
     Failure { status, message: message.to_string() }
 }
 
-fn unavailable(error: impl std::fmt::Display) -> Failure {
+pub(crate) fn unavailable(error: impl std::fmt::Display) -> Failure {
     failure(StatusCode::SERVICE_UNAVAILABLE, error)
 }
 
-fn require(is_allowed: bool) -> Result<(), Failure> {
+pub(crate) fn require(is_allowed: bool) -> Result<(), Failure> {
     if is_allowed { Ok(()) } else { Err(failure(StatusCode::FORBIDDEN, "this certificate does not allow it")) }
 }
 
@@ -105,15 +112,27 @@ pub(crate) async fn answer(core: Arc<Core>, request: Request<Body>, caller: Call
     }
 }
 
-async fn route(core: &Core, request: Request<Body>, caller: &Caller) -> Result<Response<Body>, Failure> {
+async fn route(core: &Arc<Core>, request: Request<Body>, caller: &Caller) -> Result<Response<Body>, Failure> {
     let path = request.uri().path().strip_prefix(PREFIX).unwrap_or_default().to_string();
     let parts: Vec<&str> = path.split('/').collect();
     match (request.method(), parts.as_slice()) {
-        (&Method::GET, ["members"]) => {
-            require(caller.is_admin() || caller.is_member())?;
-            Ok(reply(&members(core)))
+        (_, ["members", rest @ ..]) => members::answer(core, rest, request, caller).await,
+        (&Method::GET, ["server"]) => {
+            require(caller.is_server())?;
+            Ok(reply(&members::own_state(core)))
         }
-        (&Method::POST, ["members"]) => add_member(core, caller, read(request).await?).await,
+        (&Method::POST, ["backup"]) => {
+            require(caller.is_admin())?;
+            back_up(core, read(request).await?).await
+        }
+        (&Method::GET, ["keys"]) => {
+            require(caller.is_admin())?;
+            Ok(reply(&json!({ "active": core.keys.ring.active(), "keys": core.keys.ring.ids() })))
+        }
+        (&Method::POST, ["keys", "rotate"]) => {
+            require(caller.is_admin())?;
+            rotate_keys(core).await
+        }
         (&Method::GET, ["tokens"]) => {
             require(caller.is_admin())?;
             core.store.read_barrier().await.map_err(unavailable)?;
@@ -155,35 +174,37 @@ async fn route(core: &Core, request: Request<Body>, caller: &Caller) -> Result<R
     }
 }
 
-/// A server of the cluster, as lists show it.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ListedMember {
-    id: u64,
-    name: String,
-    link_address: String,
-    api_address: String,
-    leader: bool,
+/// What a backup is to be.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewBackup {
+    /// With it the CA and the encryption keys are in it too.
+    passphrase: Option<String>,
 }
 
-fn members(core: &Core) -> Vec<ListedMember> {
-    let leader = core.store.leadership().borrow().leader.as_ref().map(|leader| leader.id);
-    let listed = |member: Member| ListedMember {
-        leader: leader == Some(member.id),
-        id: member.id,
-        name: member.name,
-        link_address: member.link_address,
-        api_address: member.api_address,
-    };
-    core.store.members().into_iter().map(listed).collect()
+async fn back_up(core: &Arc<Core>, wish: NewBackup) -> Result<Response<Body>, Failure> {
+    if wish.passphrase.as_deref().is_some_and(str::is_empty) {
+        return Err(failure(
+            StatusCode::BAD_REQUEST,
+            "passphrase: an empty one protects nothing; leave it out or choose one",
+        ));
+    }
+    let stream = backups::create(core, wish.passphrase).await.map_err(unavailable)?;
+    let frames = futures_util::stream::iter(stream).map(|part| match part {
+        Ok(part) => Ok(Frame::data(Bytes::from(part))),
+        Err(error) => Err(Box::new(error) as shoal_link::http::BoxError),
+    });
+    let mut response = Response::new(BodyExt::boxed(StreamBody::new(frames)));
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/octet-stream"));
+    Ok(response)
 }
 
-/// A new server says that it is ready to be added: itself and nobody else.
-async fn add_member(core: &Core, caller: &Caller, member: Member) -> Result<Response<Body>, Failure> {
-    require(caller.is_server() && caller.name == crate::founding::server_identity(&member.name).common_name)?;
-    tracing::info!(server = member.name, member = member.id, "a server asks to be added");
-    core.store.add_member(member).await.map_err(unavailable)?;
-    Ok(reply(&members(core)))
+async fn rotate_keys(core: &Arc<Core>) -> Result<Response<Body>, Failure> {
+    let key = keys::rotate(core).await.map_err(|error| unavailable(format_args!("{error:#}")))?;
+    tracing::info!(key, "a new encryption key was made");
+    keys::wait_until_sealed_with(core, key, limits::SEAL_ANEW).await;
+    let servers = members::wait_for_all(core, limits::SEAL_ANEW, |state| state.sealed_with == Some(key)).await;
+    Ok(reply(&json!({ "active": key, "servers": servers })))
 }
 
 /// What a token is to be.
@@ -201,8 +222,9 @@ async fn create_token(core: &Core, wish: &NewToken) -> Result<Response<Body>, Fa
         Some(0) => None,
         Some(seconds) => Some(Duration::from_secs(seconds)),
     };
-    let token =
-        tokens::create(&core.store, core.keys.authority.certificate(), wish.role, life).await.map_err(unavailable)?;
+    let token = tokens::create(&core.store, core.keys.authority.certificate(), wish.role, life, None)
+        .await
+        .map_err(unavailable)?;
     tracing::info!(token = token.id, role = ?token.role, "a join token was made");
     let servers: Vec<String> = core.store.members().into_iter().map(|member| member.link_address).collect();
     Ok(reply(&json!({ "token": token.to_string(), "servers": servers })))
@@ -220,14 +242,14 @@ fn not_connected(node: &str) -> Failure {
     failure(StatusCode::NOT_FOUND, format_args!("worker {node:?} is not connected to this server"))
 }
 
-fn reply(value: &impl Serialize) -> Response<Body> {
+pub(crate) fn reply(value: &impl Serialize) -> Response<Body> {
     let text = serde_json::to_vec(value).expect("our own documents are always JSON");
     let mut response = Response::new(shoal_client::bytes_body(text));
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     response
 }
 
-async fn read<T: serde::de::DeserializeOwned>(request: Request<Body>) -> Result<T, Failure> {
+pub(crate) async fn read<T: serde::de::DeserializeOwned>(request: Request<Body>) -> Result<T, Failure> {
     let bad = |error: &dyn std::fmt::Display| failure(StatusCode::BAD_REQUEST, error);
     let body: Body = Limited::new(request.into_body(), limits::BODY).boxed();
     let body: Bytes = body.collect().await.map_err(|error| bad(&error))?.to_bytes();

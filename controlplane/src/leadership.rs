@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::local_transport::LocalTransport;
 use crate::server::Core;
-use crate::{limits, loops};
+use crate::{limits, loops, members};
 
 /// How often a leader looks whether the servers' addresses have changed.
 const LOOK_AT_MEMBERS: Duration = Duration::from_secs(2);
@@ -58,6 +58,7 @@ fn lead(core: &Arc<Core>, patience: Patience) -> Tasks {
     leading.spawn_draining("loops", move |stop| {
         again(stop, move |stop| loops::run(client.clone(), settings.clone(), stop))
     });
+    leading.spawn("feature level", members::raise_feature_level(core.clone()));
     let core = core.clone();
     leading.spawn_draining("bootstrap", move |stop| again(stop, move |stop| provide(core.clone(), stop)));
     leading

@@ -29,6 +29,27 @@ pub const FREE_PORT: Duration = Duration::from_secs(5);
 /// How often the connections to the other servers are looked at, so that an election finds them made.
 pub const KEEP_CONNECTED: Duration = Duration::from_secs(1);
 
+/// How long another server may take to give a new member id.
+pub const ASK_FOR_ID: Duration = Duration::from_secs(15);
+
+/// The wait before new encryption keys are taken over again.
+pub const RETRY_KEYS: Duration = Duration::from_secs(5);
+
+/// How long all servers may take to seal their files with a new key, as far as somebody waits for it.
+pub const SEAL_ANEW: Duration = Duration::from_secs(30);
+
+/// The wait before a backup that failed is tried again.
+pub const RETRY_BACKUP: Duration = Duration::from_secs(60);
+
+/// How often the folder of backups is looked at.
+pub const LOOK_AT_BACKUPS: Duration = Duration::from_secs(600);
+
+/// How long the leader may take to say how the servers do.
+pub const LIST_MEMBERS: Duration = Duration::from_secs(3);
+
+/// How often the leader looks whether all servers know a newer feature level.
+pub const LOOK_AT_FEATURES: Duration = Duration::from_secs(10);
+
 /// The largest body of a request of our own API, in bytes.
 pub const BODY: usize = 64 * 1024;
 

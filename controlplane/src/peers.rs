@@ -26,7 +26,8 @@ pub(crate) fn peer_stream(kind: StreamKind) -> Option<PeerStream> {
 /// Heartbeats and the log go before what clients ask, and snapshots after it.
 fn priority(kind: PeerStream) -> i32 {
     match kind {
-        PeerStream::Raft => 2,
+        PeerStream::Raft => 3,
+        PeerStream::Append => 2,
         PeerStream::Forward => 1,
         PeerStream::Snapshot => -1,
     }

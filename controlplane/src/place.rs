@@ -85,7 +85,7 @@ pub(crate) async fn take(
     if membership.servers.is_empty() {
         core.store.initialize().await.context("failed to make the cluster")?;
         for role in [JoinRole::Server, JoinRole::Worker] {
-            let token = tokens::create(&core.store, core.keys.authority.certificate(), role, None).await;
+            let token = tokens::create(&core.store, core.keys.authority.certificate(), role, None, None).await;
             directory
                 .write(token_file(role), &format!("{}\n", token.context("failed to make the first join tokens")?))?;
         }

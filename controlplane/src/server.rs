@@ -16,7 +16,7 @@ use shoal_link::tasks::Tasks;
 use shoal_link::token::{JoinRole, JoinToken};
 use shoal_link::{Endpoint, IdentitySource, Pool, SERVERS};
 use shoal_registry::{BlobStore, Registry};
-use shoal_store::{Member, Store};
+use shoal_store::{Folder, Member, Store};
 use tokio::net::TcpListener;
 
 use crate::catalog::StoreCatalog;
@@ -26,7 +26,7 @@ use crate::founding::{self, Belonging};
 use crate::peers::{LinkPeers, OtherServers, keep_connected};
 use crate::registry_peers::RegistryPeers;
 use crate::workers::{NodeRouter, Workers};
-use crate::{leadership, limits, link_service, place, route, tokens};
+use crate::{backups, keys, leadership, limits, link_service, place, repair, restore, route, standing, tokens};
 
 /// The parts that requests need.
 pub(crate) struct Core {
@@ -59,8 +59,8 @@ impl Server {
     /// When an address is taken, the data directory is damaged, or the cluster does not let it in.
     pub async fn start(mut config: ServerConfig) -> anyhow::Result<Self> {
         shoal_link::install_crypto();
-        let directory = DataDir::create(&config.data_dir)?;
-        let before = directory.membership()?;
+        let directory = DataDir::create(&config.data_dir, config.encryption_keys.clone())?;
+        let mut before = directory.membership()?;
         if let Some(before) = &before {
             place::use_former_ports(&mut config, before)?;
         }
@@ -68,12 +68,19 @@ impl Server {
         let listener = listener.with_context(|| format!("failed to listen on {} (TCP)", config.api_address))?;
         config.api_address = listener.local_addr()?;
 
+        if config.repair {
+            let damaged = before
+                .take()
+                .context("there is no server here that could be repaired: --repair is for one that was a member")?;
+            before = Some(repair::begin_anew(&config, &directory, damaged).await?);
+        }
         let belonging = match &before {
             Some(before) => Belonging {
                 keys: directory.cluster_keys()?,
                 member_id: before.member.id,
                 servers: before.servers.clone(),
             },
+            None if directory.restored().exists() => restore::found(&config, &directory)?,
             None => match &config.join {
                 Some(join) => founding::join(&config, join, &directory).await?,
                 None => founding::found(&config, &directory)?,
@@ -87,7 +94,10 @@ impl Server {
         founding::write_admin_kubeconfig(&directory, &belonging.keys.authority, &membership.member.api_address)?;
 
         let pool = Arc::new(Pool::new(endpoint.clone()).only(SERVERS));
-        let core = Arc::new(open(&config, &directory, &membership.member, belonging.keys, &pool).await?);
+        if !membership.admitted {
+            restore::seed(&directory, &belonging.keys.ring, &membership.member).await?;
+        }
+        let core = Arc::new(open(&config, &directory, &membership, belonging.keys, &pool).await?);
         let server = Self {
             core,
             member: membership.member.clone(),
@@ -102,6 +112,8 @@ impl Server {
             server.shutdown().await;
             return Err(error);
         }
+        restore::finish(&server.directory)?;
+        server.keep_in_order(&config);
         server.serve_api(listener, &source, config.timing.patience())?;
         tracing::info!(
             server = server.member.name,
@@ -127,6 +139,17 @@ impl Server {
         self.background.spawn_essential("link", link_service::run(self.endpoint.clone(), self.core.clone()));
         self.background.spawn("connections to the other servers", keep_connected(self.core.nodes.servers.clone()));
         Ok(())
+    }
+
+    /// What goes on beside the requests.
+    fn keep_in_order(&self, config: &ServerConfig) {
+        let (core, directory) = (self.core.clone(), self.directory.clone());
+        self.background.spawn("encryption keys", keys::follow(core, directory));
+        let (core, directory) = (self.core.clone(), self.directory.clone());
+        self.background.spawn("the other servers' addresses", standing::remember_others(core, directory));
+        if let Some(wish) = config.backups.clone() {
+            self.background.spawn("backups", backups::keep_making(self.core.clone(), wish));
+        }
     }
 
     fn serve_api(&self, listener: TcpListener, source: &Arc<IdentitySource>, patience: Patience) -> anyhow::Result<()> {
@@ -168,7 +191,7 @@ impl Server {
     /// # Errors
     /// When the store cannot be written.
     pub async fn create_token(&self, role: JoinRole, life: Option<Duration>) -> anyhow::Result<JoinToken> {
-        Ok(tokens::create(&self.core.store, self.core.keys.authority.certificate(), role, life).await?)
+        Ok(tokens::create(&self.core.store, self.core.keys.authority.certificate(), role, life, None).await?)
     }
 
     /// Waits until the cluster has a leader, this server has its newest state, and that holds what every cluster must hold.
@@ -185,10 +208,12 @@ impl Server {
         self.core.store.read_barrier().await.is_ok() && self.core.store.view().get(LAST).is_some()
     }
 
-    /// Ends when the server cannot go on, such as after a failed write to disk; answers why. The process must end then.
+    /// Ends when the server cannot go on, such as after a failed write to disk, or is to go on no longer because it was removed from
+    /// its cluster; answers why. The process must end then.
     pub async fn failed(&self) -> String {
         tokio::select! {
             reason = self.core.store.failed() => reason,
+            reason = standing::removed(&self.core) => reason,
             () = self.background.failed().cancelled() => "a part of the server is over".to_string(),
         }
     }
@@ -247,7 +272,7 @@ fn membership(
 async fn open(
     config: &ServerConfig,
     directory: &DataDir,
-    member: &Member,
+    membership: &Membership,
     keys: ClusterKeys,
     pool: &Arc<Pool>,
 ) -> anyhow::Result<Core> {
@@ -255,9 +280,7 @@ async fn open(
         Arc::new(ServiceAccountKey::from_pem(&keys.service_account_key).context("failed to use sa.key")?);
     let blobs = BlobStore::open(directory.registry())
         .with_context(|| format!("failed to open {}", directory.registry().display()))?;
-    let store =
-        shoal_store::Config { data_dir: directory.store(), member: member.clone(), timing: config.timing.timing() };
-    let store = Store::open(store, Arc::new(LinkPeers { pool: pool.clone() })).await?;
+    let store = open_store(config, directory, membership, &keys, pool).await?;
     let servers = OtherServers { pool: pool.clone(), store: store.clone() };
     let catalog = Arc::new(StoreCatalog { store: store.clone() });
     let registry = Registry::new(Arc::new(blobs), catalog, Arc::new(RegistryPeers { servers: servers.clone() }));
@@ -267,7 +290,37 @@ async fn open(
         server_name: config.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_string(),
         service_account_key,
+        event_ttl: config.event_ttl,
         node_requests: Arc::new(nodes.clone()),
     });
     Ok(Core { store, keys, nodes, registry, api })
+}
+
+/// Opens the store, which is damaged when a member has none.
+async fn open_store(
+    config: &ServerConfig,
+    directory: &DataDir,
+    membership: &Membership,
+    keys: &ClusterKeys,
+    pool: &Arc<Pool>,
+) -> anyhow::Result<Store> {
+    let path = directory.store();
+    let remedy = || {
+        format!(
+            "the store in {} cannot be used. Restore the files; or start with --repair to have this server begin anew from the others; \
+             or, where there are no others, restore a backup (`shoal restore`)",
+            path.display()
+        )
+    };
+    let disk = Folder::open(&path).with_context(|| format!("failed to use {}", path.display()))?;
+    if membership.admitted && shoal_store::is_empty(&disk)? {
+        let gone = anyhow::anyhow!("nothing is there, and this server was a member of its cluster: its disk was lost");
+        return Err(gone.context(remedy()));
+    }
+    let store = shoal_store::Config {
+        timing: config.timing.timing(),
+        capacity: config.capacity,
+        ..shoal_store::Config::new(Arc::new(disk), keys.ring.clone(), membership.member.clone())
+    };
+    Store::open(store, Arc::new(LinkPeers { pool: pool.clone() })).await.with_context(remedy)
 }

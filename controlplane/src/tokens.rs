@@ -23,6 +23,9 @@ pub(crate) struct TokenRecord {
     pub created: Timestamp,
     /// From when on it is worth nothing; `None` for never.
     pub expires: Option<Timestamp>,
+    /// The server in whose place its holder comes, and whose name it must take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
 }
 
 /// A token as a list shows it.
@@ -35,17 +38,18 @@ pub(crate) struct ListedToken {
     pub expires: Option<Timestamp>,
 }
 
-/// Makes a token that is good for `life`, or until it is removed.
+/// Makes a token that is good for `life`, or until it is removed; for a server, it may be for one in place of `replaces`.
 pub(crate) async fn create(
     store: &Store,
     ca: &CertificateDer<'_>,
     role: JoinRole,
     life: Option<Duration>,
+    replaces: Option<String>,
 ) -> Result<JoinToken, CommitError> {
     let token = JoinToken::create(role, ca);
     let created = Timestamp::now();
     let expires = life.and_then(|life| created.checked_add(life).ok());
-    let record = TokenRecord { role, secret_hash: token.secret_hash(), created, expires };
+    let record = TokenRecord { role, secret_hash: token.secret_hash(), created, expires, replaces };
     let value = serde_json::to_vec(&record).expect("a record is always JSON");
     let mut transaction = Transaction::default();
     transaction.require_absent(key(&token.id)).put(key(&token.id), value);
@@ -91,15 +95,15 @@ pub(crate) enum TokenRefusal {
     Unavailable(#[from] ReadError),
 }
 
-/// Whether the token of `request` lets it become what it wants.
-pub(crate) async fn check(store: &Store, request: &JoinRequest) -> Result<(), TokenRefusal> {
+/// Whether the token of `request` lets it become what it wants, and in place of whom.
+pub(crate) async fn check(store: &Store, request: &JoinRequest) -> Result<Option<String>, TokenRefusal> {
     // A token that was removed is worth nothing from that moment on, on every server.
     store.read_barrier().await?;
     let record = store.view().get(&key(&request.token_id)).map(|entry| entry.value.clone());
     judge(record.as_deref(), request, Timestamp::now())
 }
 
-fn judge(record: Option<&[u8]>, request: &JoinRequest, now: Timestamp) -> Result<(), TokenRefusal> {
+fn judge(record: Option<&[u8]>, request: &JoinRequest, now: Timestamp) -> Result<Option<String>, TokenRefusal> {
     let record: TokenRecord =
         record.and_then(|record| serde_json::from_slice(record).ok()).ok_or(TokenRefusal::Unknown)?;
     if shoal_link::token::secret_hash(&request.token_secret) != record.secret_hash {
@@ -111,7 +115,7 @@ fn judge(record: Option<&[u8]>, request: &JoinRequest, now: Timestamp) -> Result
     if record.role != request.role {
         return Err(TokenRefusal::OtherRole(record.role));
     }
-    Ok(())
+    Ok(record.replaces)
 }
 
 fn key(id: &str) -> String {
@@ -145,10 +149,11 @@ mod tests {
             secret_hash: shoal_link::token::secret_hash("secret"),
             created: second(0),
             expires: Some(second(10)),
+            replaces: None,
         };
         let record = serde_json::to_vec(&record).expect("JSON");
         let judged = |request, now| judge(Some(&record), &request, second(now));
-        assert_eq!(judged(request("secret", JoinRole::Worker), 9), Ok(()));
+        assert_eq!(judged(request("secret", JoinRole::Worker), 9), Ok(None));
         assert_eq!(judged(request("secret", JoinRole::Worker), 10), Err(TokenRefusal::Expired));
         assert_eq!(judged(request("secret", JoinRole::Server), 9), Err(TokenRefusal::OtherRole(JoinRole::Worker)));
         assert_eq!(judged(request("other", JoinRole::Worker), 9), Err(TokenRefusal::Unknown));

@@ -95,6 +95,26 @@ impl Layout {
         self.directory.join(format!("{name}.log"))
     }
 
+    /// Hands what `shoal restore` left here to the first server, which founds the cluster with it.
+    ///
+    /// # Errors
+    /// When there is a first server already, or the folder cannot be moved.
+    pub fn take_over_restored(&self) -> anyhow::Result<()> {
+        let restored = self.directory.join("restored");
+        if !restored.exists() {
+            return Ok(());
+        }
+        let first = self.member("server-1");
+        anyhow::ensure!(
+            !first.join("member.json").exists(),
+            "{} holds a restored cluster, and server-1 is a member of another one: restore into a folder of its own",
+            self.directory.display()
+        );
+        std::fs::create_dir_all(&first).with_context(|| format!("failed to make {}", first.display()))?;
+        let to = first.join("restored");
+        std::fs::rename(&restored, &to).with_context(|| format!("failed to move {}", restored.display()))
+    }
+
     /// What `kubectl --kubeconfig` takes.
     pub fn kubeconfig(&self) -> PathBuf {
         self.directory.join("admin.kubeconfig")

@@ -1,7 +1,10 @@
 //! One file per verb of the command line.
 
+pub mod backup;
 pub mod demo;
 pub mod down;
+pub mod key;
+pub mod member;
 pub mod push;
 pub mod server;
 pub mod token;
@@ -58,4 +61,17 @@ pub fn token_from(word: Option<String>, file: Option<&std::path::Path>) -> anyho
             Ok(Some(text.trim().to_string()))
         }
     }
+}
+
+/// Rows as text, each column as wide as its widest word.
+pub fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
 }

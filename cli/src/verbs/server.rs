@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use shoal_controlplane::{ConfigFile, JoinRole, Profile, Server};
+use shoal_controlplane::{ConfigFile, JoinRole, Profile, Server, ServerConfig};
 
 /// Run one control-plane server.
 ///
@@ -44,6 +44,36 @@ pub struct ServerArguments {
     /// A file that holds the token to join with.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// The file of the keys with which files are sealed [default: encryption.keys in the data directory].
+    #[arg(long, value_name = "FILE")]
+    encryption_keys: Option<PathBuf>,
+    /// Put what the store has on disk aside and begin anew from the other servers, under a new member id.
+    #[arg(long)]
+    repair: bool,
+    /// How many MiB of objects the store takes before it takes nothing but deletes [default: 1024].
+    #[arg(long, value_name = "MIB")]
+    store_mib: Option<u64>,
+    /// How many changes can be watched from and looked back to [default: 20000].
+    #[arg(long, value_name = "N")]
+    history_changes: Option<usize>,
+    /// How many MiB of former objects are kept for that [default: 64].
+    #[arg(long, value_name = "MIB")]
+    history_mib: Option<u64>,
+    /// How many minutes an event stays [default: 60].
+    #[arg(long, value_name = "MINUTES")]
+    event_minutes: Option<u64>,
+    /// Make backups by itself, in this folder.
+    #[arg(long, value_name = "DIR")]
+    backup_dir: Option<PathBuf>,
+    /// How many hours there are from one backup to the next [default: 6].
+    #[arg(long, value_name = "HOURS")]
+    backup_hours: Option<u64>,
+    /// How many backups are kept [default: 8].
+    #[arg(long, value_name = "N")]
+    backup_keep: Option<usize>,
+    /// A file with the passphrase under which the CA and the encryption keys are in the backups too.
+    #[arg(long, value_name = "FILE")]
+    backup_passphrase_file: Option<PathBuf>,
     /// How patient the servers are with one another: lan or edge [default: lan].
     #[arg(long, value_parser = ["lan", "edge"])]
     profile: Option<String>,
@@ -58,8 +88,9 @@ impl ServerArguments {
 
     #[expect(clippy::print_stdout, reason = "the first tokens are printed, for a person to hand on")]
     async fn serve(self) -> anyhow::Result<()> {
-        let is_first = self.join.is_empty();
-        let server = Server::start(self.config()?.into_config()?).await.context("failed to start the server")?;
+        let (is_first, repair) = (self.join.is_empty(), self.repair);
+        let config = ServerConfig { repair, ..self.config()?.into_config()? };
+        let server = Server::start(config).await.context("failed to start the server")?;
         if is_first {
             for role in [JoinRole::Server, JoinRole::Worker] {
                 if let Some(token) = server.first_token(role) {
@@ -89,6 +120,15 @@ impl ServerArguments {
         file.link_address = self.link_address.or(file.link_address);
         file.advertise_host = self.advertise_host.or(file.advertise_host);
         file.token = token.or(file.token);
+        file.encryption_keys = self.encryption_keys.or(file.encryption_keys);
+        file.store_mib = self.store_mib.or(file.store_mib);
+        file.history_changes = self.history_changes.or(file.history_changes);
+        file.history_mib = self.history_mib.or(file.history_mib);
+        file.event_minutes = self.event_minutes.or(file.event_minutes);
+        file.backup_dir = self.backup_dir.or(file.backup_dir);
+        file.backup_hours = self.backup_hours.or(file.backup_hours);
+        file.backup_keep = self.backup_keep.or(file.backup_keep);
+        file.backup_passphrase_file = self.backup_passphrase_file.or(file.backup_passphrase_file);
         if !self.join.is_empty() {
             file.join = self.join;
         }

@@ -39,6 +39,7 @@ impl Up {
         let layout = Layout::create(&self.data_dir)?;
         let lock = layout.lock()?;
         let wanted = Wanted { servers: self.servers, workers: self.workers, api_port: self.api_port };
+        layout.take_over_restored()?;
         let is_new = layout.load()?.processes.is_empty();
         let started = match start::start(&layout, &wanted).await {
             Ok(started) => started,

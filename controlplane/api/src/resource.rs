@@ -45,6 +45,8 @@ pub struct Resource {
     pub has_generation: bool,
     /// Whether an update of a missing object creates it.
     pub create_on_update: bool,
+    /// Whether its objects go away by themselves some time after their last write.
+    pub short_lived: bool,
     /// Whether an update need not say which version it has seen.
     pub unconditional_update: bool,
     /// The fields by which it can be selected.
@@ -202,6 +204,7 @@ impl Resource {
         columns: &[],
         has_generation: false,
         create_on_update: false,
+        short_lived: false,
         unconditional_update: true,
         selectable_fields: &[],
         strategy: &Plain,

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +15,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, Extend
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{RootCertStore, ServerConfig};
 use shoal_apiserver::{ApiServer, Body, BoxError, Config, NodeRequests, NodeUnreachable, ServiceAccountKey};
-use shoal_store::{Member, PeerIo, PeerStream, Peers, Store, Timing};
+use shoal_store::{Member, PeerIo, PeerStream, Peers, Store};
 use tokio_util::sync::CancellationToken;
 
 struct Alone;
@@ -41,7 +42,8 @@ async fn main() -> Result<(), BoxError> {
     let directory = tempfile::tempdir()?;
     let member =
         Member { id: 1, name: "s1".to_owned(), link_address: "127.0.0.1:1".to_owned(), api_address: address.clone() };
-    let config = shoal_store::Config { data_dir: directory.path().to_owned(), member, timing: Timing::LAN };
+    let disk = Arc::new(shoal_store::Folder::open(directory.path())?);
+    let config = shoal_store::Config::new(disk, shoal_store::seal::Keyring::generate()?, member);
     let store = Store::open(config, Arc::new(Alone)).await?;
     store.initialize().await?;
     let server = ApiServer::new(Config {
@@ -49,6 +51,7 @@ async fn main() -> Result<(), BoxError> {
         server_name: "s1".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         service_account_key: Arc::new(ServiceAccountKey::from_pem(&ServiceAccountKey::generate_pem()?)?),
+        event_ttl: Duration::from_secs(3600),
         node_requests: Arc::new(Alone),
     });
     server.bootstrap(&[address.parse()?]).await?;

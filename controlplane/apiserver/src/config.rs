@@ -1,6 +1,7 @@
 //! What the API server is given: the store, its keys, the way to a node, and who is calling.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
@@ -18,6 +19,8 @@ pub struct Config {
     pub version: String,
     /// The cluster's key for service-account tokens: the same on every server.
     pub service_account_key: Arc<ServiceAccountKey>,
+    /// How long an event stays after its last write.
+    pub event_ttl: Duration,
     /// The way to the HTTP API of a node's agent.
     pub node_requests: Arc<dyn NodeRequests>,
 }

@@ -4,6 +4,7 @@
 //! reach another server is the caller's business, through [`Peers`]. Start with `store`, then `machine` (applying), `log`
 //! (the write-ahead log) and `network` (talking to the other servers).
 
+pub mod backup;
 mod barrier;
 mod config;
 mod disk;
@@ -34,6 +35,6 @@ pub use shoal_state::{
     Change, Command, Entry, Image, ImageReader, Key, Outcome, Precondition, Revision, Transaction, UnixSeconds, View,
     Write, limits,
 };
-pub use start::{is_empty, seed};
+pub use start::{is_empty, park, parked, seed};
 pub use store::{Committed, Leadership, Store};
 pub use watch::{Watch, WatchEvent};

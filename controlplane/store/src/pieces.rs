@@ -35,6 +35,14 @@ impl<W: Write> PieceWriter<W> {
         self.out.write_all(&piece)
     }
 
+    /// What was written so far, given over.
+    pub(crate) fn take(&mut self) -> W
+    where
+        W: Default,
+    {
+        std::mem::take(&mut self.out)
+    }
+
     pub(crate) fn into_inner(self) -> W {
         self.out
     }

@@ -130,6 +130,23 @@ pub fn is_empty(disk: &dyn Disk) -> std::io::Result<bool> {
     Ok(disk.list(wal::FOLDER)?.is_empty() && disk.list(snapshot::FOLDER)?.is_empty())
 }
 
+/// Keeps an image on an empty disk until [`parked`] takes it from there.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn park(disk: Arc<dyn Disk>, keys: Keyring, image: Image) -> std::io::Result<()> {
+    Snapshots::new(disk, keys).save(&SnapshotMeta::default(), image)
+}
+
+/// The image that [`park`] left on `disk`.
+///
+/// # Errors
+/// [`OpenError`] when it is damaged or missing.
+pub fn parked(disk: Arc<dyn Disk>, keys: Keyring) -> Result<Image, OpenError> {
+    let missing = || OpenError::Snapshot { name: snapshot::FOLDER.to_string(), reason: "it is missing".to_string() };
+    Snapshots::new(disk, keys).load()?.map(|(_, image)| image).ok_or_else(missing)
+}
+
 /// Makes the beginning of a new cluster out of `image`: a store with `member` as its only server, to be opened next. Whatever
 /// is on `disk` must have been removed.
 ///

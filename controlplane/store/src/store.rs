@@ -282,17 +282,22 @@ impl Store {
         &self.parts.keys
     }
 
+    /// Whether no file of this server needs another key than the active one.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn is_sealed_with_active_key(&self) -> std::io::Result<bool> {
+        let active = self.parts.keys.active();
+        let snapshots = self.parts.snapshots.key_ids()?;
+        Ok(self.parts.wal.key_ids().into_iter().chain(snapshots).all(|id| id == active))
+    }
+
     /// Writes all of this server's files anew with the active key, and answers when no file is left that needs an older one.
     ///
     /// # Errors
     /// The reason, when the disk or Raft refuses.
     pub async fn reseal(&self) -> Result<(), String> {
-        let is_done = |parts: &Parts| {
-            let active = parts.keys.active();
-            let snapshots = parts.snapshots.key_ids().map_err(|error| error.to_string())?;
-            Ok::<_, String>(parts.wal.key_ids().into_iter().chain(snapshots).all(|id| id == active))
-        };
-        while !is_done(&self.parts)? {
+        while !self.is_sealed_with_active_key().map_err(|error| error.to_string())? {
             // Nothing is purged before something was applied since the last snapshot.
             self.leader().propose(&Command::AllocateMember).await.map_err(|error| error.to_string())?;
             self.read_barrier().await.map_err(|error| error.to_string())?;

@@ -17,6 +17,7 @@ pub(super) const ROW: Resource = Resource {
     storage: "core/events",
     columns: COLUMNS,
     create_on_update: true,
+    short_lived: true,
     selectable_fields: FIELDS,
     strategy: &Event,
     ..Resource::BASE

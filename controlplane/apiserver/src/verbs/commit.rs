@@ -1,8 +1,9 @@
 //! The one place where a write meets the store: a transaction is proposed, and what it says is made an answer.
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use shoal_api::Status;
-use shoal_store::{CommitError, Revision, Transaction};
+use shoal_store::{CommitError, Revision, Transaction, UnixSeconds};
 
 use crate::handler::Call;
 use crate::{errors, limits};
@@ -29,10 +30,19 @@ pub(crate) async fn commit(call: &Call, transaction: Transaction) -> Result<Outc
     }
 }
 
-/// A transaction that replaces one object, if it still is as it was read.
-pub(crate) fn replace(key: &str, modified: Revision, value: Bytes) -> Transaction {
+/// A transaction that replaces the object called `name`, if it still is as it was read.
+pub(crate) fn replace(call: &Call, name: &str, modified: Revision, value: Bytes) -> Transaction {
     let mut transaction = Transaction::default();
-    transaction.require_modified_at(key.to_owned(), modified);
-    transaction.put(key.to_owned(), value);
+    transaction.require_modified_at(call.key(name), modified);
+    put(call, call.key(name), value, &mut transaction);
     transaction
+}
+
+/// Gives a key its value, for as long as objects of its resource stay.
+pub(crate) fn put(call: &Call, key: String, value: Bytes, transaction: &mut Transaction) {
+    let ends = || Timestamp::now().checked_add(call.shared.config.event_ttl).ok()?.as_second().try_into().ok();
+    match call.resource.short_lived.then(ends).flatten().and_then(UnixSeconds::new) {
+        Some(expires) => transaction.put_until(key, value, expires),
+        None => transaction.put(key, value),
+    };
 }

@@ -117,7 +117,7 @@ async fn attempt(call: &Call, object: &mut Value, dry_run: bool, ownership: Owne
         call.barrier().await?;
         return Ok(if call.store().view().get(&key).is_some() { Attempt::NameTaken } else { Attempt::Done(None) });
     }
-    transaction.put(key, stored::encode(object));
+    commit::put(call, key, stored::encode(object), &mut transaction);
     match commit::commit(call, transaction).await? {
         Outcome::Committed(revision) => Ok(Attempt::Done(Some(revision))),
         Outcome::Lost(0) => Ok(Attempt::NameTaken),

@@ -93,7 +93,7 @@ async fn attempt(call: &Call, name: &str, options: &DeleteOptions, entry: &Entry
             return Ok(Some(Deleted::Marked(new)));
         }
         return Ok(
-            match commit::commit(call, commit::replace(&call.key(name), entry.modified, stored::encode(&new))).await? {
+            match commit::commit(call, commit::replace(call, name, entry.modified, stored::encode(&new))).await? {
                 Outcome::Committed(revision) => {
                     object::metadata_mut(&mut new).insert("resourceVersion".to_owned(), revision.to_string().into());
                     Some(Deleted::Marked(new))

@@ -61,7 +61,7 @@ async fn state(call: &Call, at: &At) -> Result<View, Status> {
         }
         At::Exact(revision) => {
             list_options::wait_for(call, *revision).await?;
-            let view = call.store().view_at(Revision(*revision)).await;
+            let view = call.store().view_at(Revision(*revision));
             view.ok_or_else(|| {
                 Status::expired(format!("The resourceVersion for the provided list is too old: {revision}"))
             })
@@ -72,7 +72,7 @@ async fn state(call: &Call, at: &At) -> Result<View, Status> {
                 return Ok(call.store().view());
             };
             list_options::wait_for(call, revision).await?;
-            call.store().view_at(Revision(revision)).await.ok_or_else(|| {
+            call.store().view_at(Revision(revision)).ok_or_else(|| {
                 // The client may go on from where it was, at the price of one consistent state.
                 let token = ContinueToken::new(None, token.after.clone()).encode();
                 Status::expired(

@@ -200,7 +200,7 @@ async fn attempt(
         transaction.delete(call.key(name));
         allocate::settle(resource, &view, None, Some(&old), &mut transaction)?;
     } else {
-        transaction = commit::replace(&call.key(name), entry.modified, stored::encode(&new));
+        transaction = commit::replace(call, name, entry.modified, stored::encode(&new));
         transaction.preconditions.append(&mut settled.preconditions);
         transaction.writes.append(&mut settled.writes);
     }

@@ -1,6 +1,7 @@
 //! One API server over a store in a temporary directory, and the requests that tests make.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -8,7 +9,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use shoal_apiserver::{ApiServer, Body, Config, NodeRequests, NodeUnreachable, Peer, ServiceAccountKey};
-use shoal_store::{Member, PeerIo, PeerStream, Peers, Store, Timing};
+use shoal_store::{Member, PeerIo, PeerStream, Peers, Store};
 
 struct NoPeers;
 
@@ -61,7 +62,9 @@ impl Api {
             link_address: "127.0.0.1:1".to_owned(),
             api_address: "127.0.0.1:2".to_owned(),
         };
-        let config = shoal_store::Config { data_dir: directory.path().to_owned(), member, timing: Timing::LAN };
+        let disk = Arc::new(shoal_store::Folder::open(directory.path()).expect("a disk"));
+        let keys = shoal_store::seal::Keyring::generate().expect("a ring");
+        let config = shoal_store::Config::new(disk, keys, member);
         let store = Store::open(config, Arc::new(NoPeers)).await.expect("an empty directory opens");
         store.initialize().await.expect("a cluster of one");
         let key =
@@ -71,6 +74,7 @@ impl Api {
             server_name: "s1".to_owned(),
             version: "0.1.0".to_owned(),
             service_account_key: Arc::new(key),
+            event_ttl: Duration::from_secs(3600),
             node_requests: Arc::new(EchoingNodes),
         });
         server.bootstrap(&["127.0.0.1:6443".parse().expect("an address")]).await.expect("bootstrap");
