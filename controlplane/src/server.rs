@@ -90,6 +90,23 @@ impl Server {
         let endpoint = bind(config.link_address, &source).await;
         let endpoint = endpoint.with_context(|| format!("failed to listen on {} (UDP)", config.link_address))?;
         config.link_address = endpoint.local_address()?;
+        let started = Self::start_at(config, directory, listener, &endpoint, &source, (before, belonging)).await;
+        if started.is_err() {
+            // Its port is free again when this answers.
+            endpoint.close().await;
+        }
+        started
+    }
+
+    /// The rest of the start, with the listeners bound.
+    async fn start_at(
+        config: ServerConfig,
+        directory: DataDir,
+        listener: TcpListener,
+        endpoint: &Endpoint,
+        source: &Arc<IdentitySource>,
+        (before, belonging): (Option<Membership>, Belonging),
+    ) -> anyhow::Result<Self> {
         let membership = membership(&config, &directory, before, &belonging)?;
         founding::write_admin_kubeconfig(&directory, &belonging.keys.authority, &membership.member.api_address)?;
 
@@ -102,19 +119,19 @@ impl Server {
             core,
             member: membership.member.clone(),
             directory,
-            endpoint,
+            endpoint: endpoint.clone(),
             front: Tasks::new(),
             leading: Tasks::new(),
             background: Tasks::new(),
         };
-        server.serve_link(&config, &source).await?;
+        server.serve_link(&config, source).await?;
         if let Err(error) = place::take(&server.core, &pool, &server.directory, membership).await {
             server.shutdown().await;
             return Err(error);
         }
         restore::finish(&server.directory)?;
         server.keep_in_order(&config);
-        server.serve_api(listener, &source, config.timing.patience())?;
+        server.serve_api(listener, source, config.timing.patience())?;
         tracing::info!(
             server = server.member.name,
             api = server.member.api_address,

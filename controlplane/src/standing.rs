@@ -12,22 +12,19 @@ use crate::internal;
 use crate::server::Core;
 
 /// How often a server looks.
-const EVERY: Duration = Duration::from_secs(2);
+const EVERY: Duration = Duration::from_secs(3);
 
 /// How long the others may take to say who belongs to the cluster.
 const ASK: Duration = Duration::from_secs(2);
 
 /// Ends when this server was removed from its cluster; answers what it says then. Cancel safe.
 pub(crate) async fn removed(core: &Core) -> String {
-    let mut was_member = false;
     let own = core.store.own();
     loop {
         tokio::time::sleep(EVERY).await;
-        let is_member = core.store.members().iter().any(|member| member.id == own.id);
-        was_member |= is_member;
-        // The news of the removal may not have reached it: then nobody seems to lead, and the others know.
-        let is_alone = core.store.leadership().borrow().leader.is_none();
-        if (was_member && !is_member) || (is_alone && is_unknown_to_others(core).await) {
+        // The news of the removal need not have reached this server, whose last leader still seems to lead: so the others are asked.
+        let leads = core.store.leadership().borrow().is_self;
+        if !leads && is_unknown_to_others(core).await {
             return format!(
                 "server {:?} (member {}) was removed from the cluster; to have it back, remove its data directory and join with a new token",
                 own.name, own.id
