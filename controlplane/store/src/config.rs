@@ -63,11 +63,22 @@ pub struct Capacity {
     pub log_bytes: u64,
     /// After how many entries of the log a snapshot is made.
     pub snapshot_entries: u64,
+    /// The room that a file of the log is given when it is made, in bytes.
+    pub segment_bytes: u64,
+    /// How many bytes of the log are kept in memory as well.
+    pub cached_log_bytes: u64,
 }
 
 impl Default for Capacity {
     fn default() -> Self {
-        Self { state_bytes: 1 << 30, history: History::default(), log_bytes: 256 << 20, snapshot_entries: 10_000 }
+        Self {
+            state_bytes: 1 << 30,
+            history: History::default(),
+            log_bytes: 256 << 20,
+            snapshot_entries: 10_000,
+            segment_bytes: 16 << 20,
+            cached_log_bytes: 32 << 20,
+        }
     }
 }
 

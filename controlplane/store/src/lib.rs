@@ -19,6 +19,7 @@ mod network;
 mod peer;
 mod pieces;
 mod raft;
+mod random;
 pub mod seal;
 mod snapshot;
 mod start;
@@ -35,6 +36,8 @@ pub use shoal_state::{
     Change, Command, Entry, Image, ImageReader, Key, Outcome, Precondition, Revision, Transaction, UnixSeconds, View,
     Write, limits,
 };
+#[cfg(feature = "simulation")]
+pub use random::simulation;
 pub use start::{is_empty, park, parked, seed};
 pub use store::{Committed, Leadership, Store};
 pub use watch::{Watch, WatchEvent};

@@ -37,7 +37,7 @@ openraft::declare_raft_types!(
 
 /// A simulation chooses what is random.
 #[cfg(feature = "simulation")]
-pub(crate) type Runtime = openraft::rt::deterministic_rng::DeterministicRng<openraft::impls::TokioRuntime>;
+pub(crate) type Runtime = openraft_rt::deterministic_rng::DeterministicRng<openraft::impls::TokioRuntime>;
 #[cfg(not(feature = "simulation"))]
 pub(crate) type Runtime = openraft::impls::TokioRuntime;
 

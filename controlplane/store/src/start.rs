@@ -17,6 +17,7 @@ use crate::keeper;
 use crate::leader::Leader;
 use crate::machine::{Machine, Shared};
 use crate::network::Network;
+use crate::random::seeded;
 use crate::raft::{LogId, Raft, SnapshotMeta, StoredMembership, Vote};
 use crate::seal::Keyring;
 use crate::snapshot::{self, Snapshots};
@@ -77,7 +78,7 @@ pub(crate) async fn open(config: Config, peers: Arc<dyn Peers>) -> Result<Store,
     let failed = |error: &dyn std::fmt::Display| OpenError::Raft(error.to_string());
     let threads = Threads::new(config.work).map_err(|error| failed(&error))?;
     let had_log = !config.disk.list(wal::FOLDER).map_err(OpenError::Log)?.is_empty();
-    let (wal, writer) = Wal::open(config.disk.clone(), config.keys.clone()).map_err(OpenError::Log)?;
+    let (wal, writer) = Wal::open(config.disk.clone(), config.keys.clone(), config.capacity).map_err(OpenError::Log)?;
     let snapshots = Snapshots::new(config.disk.clone(), config.keys.clone());
     let (machine, shared) = Machine::open(snapshots.clone(), config.capacity.history)?;
     check_whole(&wal, had_log, &shared)?;
@@ -86,7 +87,7 @@ pub(crate) async fn open(config: Config, peers: Arc<dyn Peers>) -> Result<Store,
     let settings = settings(config.timing, config.capacity).map_err(|error| failed(&error))?;
     let network = Network { peers: peers.clone() };
     let (id, log, settings) = (config.member.id, wal.clone(), Arc::new(settings));
-    let raft = threads.handle().spawn(async move { Raft::new(id, settings, network, log, machine).await });
+    let raft = threads.handle().spawn(seeded(async move { Raft::new(id, settings, network, log, machine).await }));
     let raft = raft.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
     shared.begin();
 
@@ -97,9 +98,9 @@ pub(crate) async fn open(config: Config, peers: Arc<dyn Peers>) -> Result<Store,
         async move { leader.read_index().await }
     });
     let handle = threads.handle();
-    handle.spawn(run);
-    handle.spawn(keeper::expire(leader.clone(), config.now));
-    handle.spawn(keeper::keep_log_small(leader.clone(), wal.clone(), config.capacity.log_bytes));
+    handle.spawn(seeded(run));
+    handle.spawn(seeded(keeper::expire(leader.clone(), config.now)));
+    handle.spawn(seeded(keeper::keep_log_small(leader.clone(), wal.clone(), config.capacity.log_bytes)));
     let (leadership, failure) = (leader.follow(handle), leader.notice_failure(handle));
     let parts = Parts { leader, barrier, wal, snapshots, keys: config.keys, disk: config.disk, threads };
     Ok(Store::new(parts, leadership, failure))
@@ -162,7 +163,7 @@ pub async fn seed(disk: Arc<dyn Disk>, keys: Keyring, member: Member, image: Ima
     let members: BTreeMap<u64, Member> = [(member.id, member.clone())].into();
     let membership = openraft::Membership::new(vec![[member.id].into()], members).map_err(std::io::Error::other)?;
     let last_membership = StoredMembership::new(last_log_id, membership);
-    let (wal, writer) = Wal::open(disk.clone(), keys.clone())?;
+    let (wal, writer) = Wal::open(disk.clone(), keys.clone(), Capacity::default())?;
     let writer = tokio::spawn(writer);
     wal.save_vote(vote).await?;
     Snapshots::new(disk, keys).save(&SnapshotMeta { last_log_id, last_membership }, image)?;
@@ -185,6 +186,9 @@ fn settings(timing: Timing, capacity: Capacity) -> Result<openraft::Config, open
         // Further behind than this, a follower gets a snapshot.
         replication_lag_threshold: kept.saturating_add(capacity.snapshot_entries / 2),
         enable_pre_vote: Some(true),
+        // A leader that has lost the unsynced end of its log must not go on in its term: what it appends there next would have the
+        // log ids of entries that others got from it before.
+        enable_leader_restore: Some(false),
         ..openraft::Config::default()
     };
     config.validate()

@@ -13,6 +13,7 @@ use crate::config::{Config, Member, MemberStatus, PeerIo, PeerStream, Peers};
 use crate::disk::Disk;
 use crate::error::{CommitError, Compacted, MembershipError, OpenError, ReadError};
 use crate::leader::{LEADER_DEADLINE, Leader};
+use crate::random::seeded;
 use crate::seal::Keyring;
 use crate::snapshot::Snapshots;
 use crate::start::Threads;
@@ -163,7 +164,7 @@ impl Store {
         // On Raft's own threads, so that whoever is busy here does not delay a heartbeat.
         let serve = async move { peer::serve(leader.raft(), &leader, kind, stream).await };
         // It is only cancelled when the store is closed.
-        let _ = self.parts.threads.handle().spawn(serve).await;
+        let _ = self.parts.threads.handle().spawn(seeded(serve)).await;
     }
 
     /// Carries out a transaction: when this answers, it is on the disks of a majority.
@@ -245,10 +246,11 @@ impl Store {
     /// Ends when the store can no longer go on, such as after a failed write to disk; answers why. The process must end then.
     pub async fn failed(&self) -> String {
         let mut failure = self.failure.clone();
-        match failure.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
+        let reason = failure.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        match reason {
+            Some(reason) => reason,
             // The store was shut down, which is no failure.
-            Err(_) => std::future::pending().await,
+            None => std::future::pending().await,
         }
     }
 

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::segment::{self, FOLDER, Record, Segment, damaged};
-use super::{CACHED_BYTES, Ends};
+use super::Ends;
 use crate::disk::Disk;
 use crate::raft::{Entry, LogId, Vote};
 use crate::seal::Keyring;
@@ -45,6 +45,8 @@ pub(super) struct Index {
     /// How many of the first slots have no entry in memory.
     evicted: usize,
     cached_bytes: u64,
+    /// How many bytes of entries are kept in memory.
+    most_cached: u64,
     bytes: u64,
     /// The segments, with the largest index in each.
     segments: BTreeMap<u64, (Arc<Segment>, u64)>,
@@ -134,7 +136,7 @@ impl Index {
 
     /// Lets the oldest entries in memory go, as far as they are durable.
     fn evict(&mut self) {
-        while self.cached_bytes > CACHED_BYTES {
+        while self.cached_bytes > self.most_cached {
             let Some(slot) = self.slots.get_mut(self.evicted).filter(|slot| slot.place.is_some()) else { return };
             if slot.entry.take().is_some() {
                 self.cached_bytes -= slot.size;
@@ -234,7 +236,7 @@ pub(super) fn resolve(found: Vec<Found>) -> io::Result<Vec<Entry>> {
 }
 
 /// Reads all segments; answers the number that the next one gets.
-pub(super) fn load(disk: &dyn Disk, keys: &Keyring) -> io::Result<(Index, u64)> {
+pub(super) fn load(disk: &dyn Disk, keys: &Keyring, most_cached: u64) -> io::Result<(Index, u64)> {
     let mut numbers: Vec<u64> =
         disk.list(FOLDER)?.iter().filter_map(|name| name.strip_suffix(".wal")?.parse().ok()).collect();
     numbers.sort_unstable();
@@ -248,7 +250,7 @@ pub(super) fn load(disk: &dyn Disk, keys: &Keyring) -> io::Result<(Index, u64)> 
         let missing = expected.clone().find(|number| !numbers.contains(number)).unwrap_or(newest);
         return Err(damaged(&Segment::name(missing), "the file is missing"));
     }
-    let mut index = Index::default();
+    let mut index = Index { most_cached, ..Index::default() };
     for number in &numbers {
         let is_last = Some(number) == numbers.last();
         let name = Segment::name(*number);

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use openraft::storage::IOFlushed;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::config::Capacity;
 use crate::disk::Disk;
 use crate::raft::{Entry, LogId, Types, Vote};
 use crate::seal::Keyring;
@@ -22,12 +23,6 @@ use index::Index;
 pub(crate) use segment::FOLDER;
 use segment::Record;
 use writer::{Request, Writer};
-
-/// The room that a segment is given when it is made, in bytes.
-pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
-
-/// How many bytes of entries are kept in memory.
-const CACHED_BYTES: u64 = 32 << 20;
 
 /// Who is told that something is durable.
 pub(super) enum Done {
@@ -67,11 +62,12 @@ impl Wal {
     pub(crate) fn open(
         disk: Arc<dyn Disk>,
         keys: Keyring,
+        capacity: Capacity,
     ) -> io::Result<(Self, impl Future<Output = ()> + Send + 'static)> {
-        let (index, number) = index::load(disk.as_ref(), &keys)?;
+        let (index, number) = index::load(disk.as_ref(), &keys, capacity.cached_log_bytes)?;
         let index = Arc::new(Mutex::new(index));
         let (requests, waiting) = mpsc::unbounded_channel();
-        let writer = Writer::new(disk, keys, index.clone(), number)?;
+        let writer = Writer::new(disk, keys, index.clone(), number, capacity.segment_bytes)?;
         Ok((Self { index, requests }, writer.run(waiting)))
     }
 

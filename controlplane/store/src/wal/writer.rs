@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::index::{Index, NEWEST, Place, size_of};
 use super::segment::{FOLDER, Record, START, Segment, room_for};
-use super::{Done, Ends, SEGMENT_BYTES};
+use super::{Done, Ends};
 use crate::disk::Disk;
 use crate::seal::Keyring;
 
@@ -33,6 +33,8 @@ pub(super) struct Writer {
     /// Where the next frame goes, and where the segment's room ends.
     next: u64,
     end: u64,
+    /// The room that a segment is given, if its first frame needs no more.
+    room: u64,
     /// What the next segment's checkpoint says.
     written: Ends,
     batch: Vec<Record>,
@@ -42,12 +44,12 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Begins a new segment: one that was written before may have a torn end, and its salt is used up.
-    pub(super) fn new(disk: Arc<dyn Disk>, keys: Keyring, index: Arc<Mutex<Index>>, number: u64) -> io::Result<Self> {
+    pub(super) fn new(disk: Arc<dyn Disk>, keys: Keyring, index: Arc<Mutex<Index>>, number: u64, room: u64) -> io::Result<Self> {
         let written = index.lock().unwrap_or_else(PoisonError::into_inner).ends();
-        let (segment, next) = begin(disk.as_ref(), &keys, number, SEGMENT_BYTES, &written)?;
+        let (segment, next) = begin(disk.as_ref(), &keys, number, room, &written)?;
         index.lock().unwrap_or_else(PoisonError::into_inner).add_segment(segment.clone());
         let (batch, waiting) = (Vec::new(), Vec::new());
-        Ok(Self { disk, keys, index, segment, next, end: SEGMENT_BYTES, written, batch, batch_bytes: 0, waiting })
+        Ok(Self { disk, keys, index, segment, next, end: room, room, written, batch, batch_bytes: 0, waiting })
     }
 
     /// Writes what is asked for until nobody can ask any more, or the disk fails.
@@ -143,7 +145,7 @@ impl Writer {
     fn roll(&mut self, room: u64) -> io::Result<()> {
         // Nothing will follow here: the rest of its room is given back.
         self.segment.file.set_size(self.next)?;
-        let size = SEGMENT_BYTES.max(room + 2 * START + 4096);
+        let size = self.room.max(room + 2 * START + 4096);
         let number = self.segment.number + 1;
         (self.segment, self.next) = begin(self.disk.as_ref(), &self.keys, number, size, &self.written)?;
         self.end = size;

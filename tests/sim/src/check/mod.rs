@@ -1,0 +1,24 @@
+//! What was promised, an invariant a file.
+
+mod agreement;
+mod backup;
+mod lists;
+mod pairs;
+mod reads;
+mod revisions;
+mod writes;
+
+pub use agreement::agree;
+pub use backup::restores;
+
+use crate::history::History;
+
+/// What can be looked for in what was written down.
+pub fn history(history: &History) -> Result<(), String> {
+    writes::nothing_comes_from_nowhere_or_twice(history)?;
+    writes::acknowledged_writes_happened(history)?;
+    revisions::grow(history)?;
+    reads::are_linearizable(history)?;
+    lists::are_of_one_state(history)?;
+    pairs::are_never_torn(history)
+}
