@@ -118,7 +118,7 @@ impl Leader {
             };
             match attempt {
                 Attempt::Done(outcome) => return Ok(outcome),
-                Attempt::Again if Instant::now() > end => return Err(CommitError::Unavailable),
+                Attempt::Again if Instant::now() > end || self.is_over() => return Err(CommitError::Unavailable),
                 Attempt::Again => tokio::time::sleep(LEADER_PAUSE).await,
             }
         }
@@ -163,7 +163,7 @@ impl Leader {
                 }
                 None => {}
             }
-            if Instant::now() > end {
+            if Instant::now() > end || self.is_over() {
                 return Err(ReadError::Unavailable);
             }
             tokio::time::sleep(LEADER_PAUSE).await;

@@ -42,7 +42,7 @@ impl Leader {
                 Some(ForwardReply::Done) => return Ok(None),
                 Some(ForwardReply::Members(members)) => return Ok(Some(members)),
                 Some(ForwardReply::Refused(refusal)) => return Err(refusal.into()),
-                _ if Instant::now() > end => return Err(MembershipError::Unavailable),
+                _ if Instant::now() > end || self.is_over() => return Err(MembershipError::Unavailable),
                 _ => tokio::time::sleep(LEADER_PAUSE).await,
             }
         }

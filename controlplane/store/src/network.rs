@@ -180,9 +180,15 @@ impl RaftNetworkV2<Types> for Client {
     {
         Box::pin(async move {
             let deadline = option.hard_ttl().max(APPEND_DEADLINE);
+            let mut input = input;
+            // The library waits a while before it gives the first one when the other side was unreachable before.
+            let Some(first) = input.next().await else {
+                let nothing: BoxStream<'s, _> = Box::pin(futures_util::stream::empty());
+                return Ok(nothing);
+            };
             let opened = tokio::time::timeout(deadline, self.peers.open(&self.target, PeerStream::Append)).await;
-            let stream =
-                opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(Failure::Unreachable)?;
+            let stream = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(Failure::Unreachable)?;
+            let input = futures_util::stream::iter([first]).chain(input);
             let answers: BoxStream<'s, _> = pipelined(stream, input, deadline);
             Ok(answers)
         })

@@ -135,6 +135,9 @@ async fn change(world: &World, mut random: StdRng) {
             world.note(format_args!("{gone} is to be removed"));
             let removed = asked.remove_member(gone).await;
             world.note(format_args!("removal of {gone}: {}", outcome(&removed)));
+            if !is_member(world, gone).await {
+                world.forget(gone);
+            }
         }
         2 if members.len() >= 3 && members.iter().all(|id| running.contains(id)) => {
             // Its disk is lost, and another comes in its place, under its name.
@@ -150,15 +153,14 @@ async fn change(world: &World, mut random: StdRng) {
             world.forget(lost);
             add(world, &asked, id, &name).await;
             // Until it is replaced no other may be lost.
-            while asked.members().iter().any(|member| member.id == lost) {
+            while is_member(world, lost).await {
                 tokio::time::sleep(Duration::from_millis(500)).await;
                 let Some(asked) = world.running().first().and_then(|first| world.store(*first)) else { continue };
-                let _ = asked.add_member(world.member(id)).await;
-                if !asked.members().iter().any(|member| member.id == lost) {
-                    break;
+                let _ = tokio::time::timeout(Duration::from_secs(5), asked.add_member(world.member(id))).await;
+                if random.random_ratio(1, 3) {
+                    world.net.heal();
+                    start_all(world).await;
                 }
-                world.net.heal();
-                start_all(world).await;
             }
         }
         _ => {
@@ -167,6 +169,26 @@ async fn change(world: &World, mut random: StdRng) {
             world.note(format_args!("leadership to {to:?}: {}", outcome(&moved)));
         }
     }
+}
+
+/// Whether a leader says that this server belongs to the cluster; also when nobody can say so.
+async fn is_member(world: &World, id: u64) -> bool {
+    members(world).await.is_none_or(|members| members.contains(&id))
+}
+
+/// The servers, as a leader that has a majority says.
+pub async fn members(world: &World) -> Option<Vec<u64>> {
+    for id in world.running() {
+        let Some(store) = world.store(id) else { continue };
+        let asked = async {
+            store.read_barrier().await.ok()?;
+            store.member_statuses().await.ok()
+        };
+        if let Ok(Some(statuses)) = tokio::time::timeout(Duration::from_secs(2), asked).await {
+            return Some(statuses.into_iter().map(|status| status.member.id).collect());
+        }
+    }
+    None
 }
 
 async fn all_have_everything(world: &World, members: &[u64]) -> bool {

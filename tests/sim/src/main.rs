@@ -195,18 +195,16 @@ async fn heal(world: &World) -> Result<Vec<(u64, shoal_store::Store)>, String> {
 }
 
 async fn healthy(world: &World) -> Option<Vec<(u64, shoal_store::Store)>> {
-    let mut members = None;
-    for id in world.running() {
-        if let Some(statuses) = world.store(id)?.member_statuses().await.ok() {
-            members = Some(statuses);
-            break;
-        }
+    let members = faults::members(world).await?;
+    // What was removed without anybody's having been told so is over now.
+    for gone in world.ids().into_iter().filter(|id| !members.contains(id)) {
+        world.forget(gone);
     }
     let mut stores = Vec::new();
-    for status in members?.into_iter().filter(|status| status.is_voter) {
-        let store = world.store(status.member.id)?;
-        store.read_barrier().await.ok()?;
-        stores.push((status.member.id, store));
+    for id in members {
+        let store = world.store(id)?;
+        tokio::time::timeout(Duration::from_secs(2), store.read_barrier()).await.ok()?.ok()?;
+        stores.push((id, store));
     }
     Some(stores)
 }
