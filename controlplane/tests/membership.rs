@@ -185,7 +185,8 @@ async fn a_server_without_its_store_is_told_from_a_new_one_and_repairs_itself_on
 
     // Damage, and lost keys, are repaired alike.
     let wal = directory.path().join("server-3/raft/wal");
-    let log = std::fs::read_dir(&wal).expect("a folder").map(|file| file.expect("a file").path()).min().expect("a file");
+    let log =
+        std::fs::read_dir(&wal).expect("a folder").map(|file| file.expect("a file").path()).min().expect("a file");
     let mut content = std::fs::read(&log).expect("read");
     content[100] ^= 1;
     std::fs::write(&log, content).expect("written");

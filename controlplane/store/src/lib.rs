@@ -32,12 +32,12 @@ pub use config::{Capacity, Config, Member, MemberStatus, PeerIo, PeerStream, Pee
 pub use disk::{Disk, DiskFile, Folder};
 pub use error::{CommitError, Compacted, Lagged, MembershipError, OpenError, ReadError};
 pub use machine::FEATURE_LEVEL;
+#[cfg(feature = "simulation")]
+pub use random::simulation;
 pub use shoal_state::{
     Change, Command, Entry, Image, ImageReader, Key, Outcome, Precondition, Revision, Transaction, UnixSeconds, View,
     Write, limits,
 };
-#[cfg(feature = "simulation")]
-pub use random::simulation;
 pub use start::{is_empty, park, parked, seed};
 pub use store::{Committed, Leadership, Store};
 pub use watch::{Watch, WatchEvent};

@@ -187,7 +187,8 @@ impl RaftNetworkV2<Types> for Client {
                 return Ok(nothing);
             };
             let opened = tokio::time::timeout(deadline, self.peers.open(&self.target, PeerStream::Append)).await;
-            let stream = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(Failure::Unreachable)?;
+            let stream =
+                opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(Failure::Unreachable)?;
             let input = futures_util::stream::iter([first]).chain(input);
             let answers: BoxStream<'s, _> = pipelined(stream, input, deadline);
             Ok(answers)

@@ -20,12 +20,12 @@ pub async fn inflict(world: &World, duration: Duration) {
     let mut random = world.random();
     let changing = Changing::default();
     let end = Instant::now() + duration;
-    while Instant::now() < end {
+    while Instant::now() < end && world.wrong().is_none() {
         tokio::time::sleep(Duration::from_millis(random.random_range(100..1_500))).await;
         one(world, &mut random, &changing).await;
     }
     // What was begun comes to its end.
-    while changing.load(Ordering::Relaxed) {
+    while changing.load(Ordering::Relaxed) && world.wrong().is_none() {
         world.net.heal();
         start_all(world).await;
         tokio::time::sleep(Duration::from_millis(200)).await;

@@ -171,8 +171,9 @@ async fn live(world: &World) -> Result<(), String> {
         client.await.map_err(|error| format!("a client: {error}"))?;
     }
     let stores = heal(world).await?;
-    // Observers are told of everything before they are asked.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Observers are told of everything before they are asked, and nothing goes by itself any more.
+    world::jump(100);
+    tokio::time::sleep(Duration::from_secs(4)).await;
     world.with_history(|history| {
         check::history(history)?;
         check::agree(&stores, history)
@@ -191,6 +192,9 @@ async fn heal(world: &World) -> Result<Vec<(u64, shoal_store::Store)>, String> {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
+    if let Some(wrong) = world.wrong() {
+        return Err(wrong);
+    }
     tokio::time::timeout(HEAL, healed).await.map_err(|_| "the servers do not heal".to_string())
 }
 

@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng};
 use shoal_store::limits::History as Kept;
 use shoal_store::seal::Keyring;
 use shoal_store::simulation::seeded;
-use shoal_store::{Capacity, Config, Member, Store, UnixSeconds, WatchEvent, Work};
+use shoal_store::{Capacity, Config, Disk, Member, Store, UnixSeconds, WatchEvent, Work};
 use tokio::time::Instant;
 
 use crate::disk::SimDisk;
@@ -196,7 +196,10 @@ impl World {
                 self.disk(id).crash();
                 self.net.detach(id);
             }
-            Err(error) => self.fail(format_args!("server {id} cannot be opened: {error}")),
+            Err(error) => {
+                let files = self.disk(id).plugged_in().list("wal");
+                self.fail(format_args!("server {id} cannot be opened: {error}; it has {files:?}"));
+            }
         }
     }
 

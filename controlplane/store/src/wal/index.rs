@@ -5,8 +5,8 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use super::segment::{self, FOLDER, Record, Segment, damaged};
 use super::Ends;
+use super::segment::{FOLDER, Record, Scanned, Segment, damaged};
 use crate::disk::Disk;
 use crate::raft::{Entry, LogId, Vote};
 use crate::seal::Keyring;
@@ -251,27 +251,21 @@ pub(super) fn load(disk: &dyn Disk, keys: &Keyring, most_cached: u64) -> io::Res
         return Err(damaged(&Segment::name(missing), "the file is missing"));
     }
     let mut index = Index { most_cached, ..Index::default() };
+    if let Some(last) = numbers.last().copied().filter(|last| *last > newest)
+        && !is_begun(disk, keys, last)?
+    {
+        // It was being made when the power went, and nothing is in it.
+        disk.remove(&Segment::name(last))?;
+        numbers.pop();
+    }
     for number in &numbers {
         let is_last = Some(number) == numbers.last();
         let name = Segment::name(*number);
         let Some((segment, scanned)) = Segment::scan(disk, keys, *number)? else {
-            // It was being made when the power went, unless it was noted as made.
-            if is_last && *number > newest {
-                disk.remove(&name)?;
-                break;
-            }
             return Err(damaged(&name, "its head is damaged"));
         };
-        if scanned.is_torn && !is_last {
+        if !has_checkpoint(&scanned) || (scanned.is_torn && !is_last) {
             return Err(damaged(&name, format_args!("it is damaged from {} on", scanned.end)));
-        }
-        if !matches!(scanned.frames.first(), Some((_, records)) if matches!(records[..], [Record::Checkpoint { .. }, ..]))
-        {
-            if is_last && *number > newest {
-                disk.remove(&name)?;
-                break;
-            }
-            return Err(damaged(&name, format_args!("it is damaged from {} on", segment::START)));
         }
         if is_last {
             // No one was told of what is torn; and the room that was kept for more is not needed any longer.
@@ -296,6 +290,15 @@ pub(super) fn load(disk: &dyn Disk, keys: &Keyring, most_cached: u64) -> io::Res
     }
     let next = numbers.last().copied().unwrap_or_default().max(newest) + 1;
     Ok((index, next))
+}
+
+/// Whether a segment has its head and its first frame.
+fn is_begun(disk: &dyn Disk, keys: &Keyring, number: u64) -> io::Result<bool> {
+    Ok(Segment::scan(disk, keys, number)?.is_some_and(|(_, scanned)| has_checkpoint(&scanned)))
+}
+
+fn has_checkpoint(scanned: &Scanned) -> bool {
+    matches!(scanned.frames.first(), Some((_, records)) if matches!(records[..], [Record::Checkpoint { .. }, ..]))
 }
 
 /// The number of the newest segment that was made, 0 for none.

@@ -44,7 +44,13 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Begins a new segment: one that was written before may have a torn end, and its salt is used up.
-    pub(super) fn new(disk: Arc<dyn Disk>, keys: Keyring, index: Arc<Mutex<Index>>, number: u64, room: u64) -> io::Result<Self> {
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        keys: Keyring,
+        index: Arc<Mutex<Index>>,
+        number: u64,
+        room: u64,
+    ) -> io::Result<Self> {
         let written = index.lock().unwrap_or_else(PoisonError::into_inner).ends();
         let (segment, next) = begin(disk.as_ref(), &keys, number, room, &written)?;
         index.lock().unwrap_or_else(PoisonError::into_inner).add_segment(segment.clone());
