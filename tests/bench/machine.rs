@@ -28,6 +28,7 @@ pub fn processor_time(pid: u32) -> anyhow::Result<Duration> {
 }
 
 /// Keeps every thread of a process, and those that it starts, on one core.
+#[allow(dead_code, reason = "not every benchmark pins")]
 pub fn pin(pid: u32, core: usize) -> anyhow::Result<()> {
     let output = Command::new("taskset").args(["-a", "-c", "-p", &core.to_string(), &pid.to_string()]).output();
     let output = output.context("failed to run taskset (util-linux)")?;

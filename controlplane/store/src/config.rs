@@ -40,8 +40,8 @@ impl Timing {
     /// For a local network and SSDs.
     pub const LAN: Self = Self {
         heartbeat: Duration::from_millis(100),
-        election_min: Duration::from_millis(300),
-        election_max: Duration::from_millis(600),
+        election_min: Duration::from_millis(250),
+        election_max: Duration::from_millis(500),
     };
 
     /// For flash cards and slow links.

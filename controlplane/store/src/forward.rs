@@ -1,18 +1,23 @@
-//! Questions to the leader, on streams that are kept for the next question.
+//! Questions to the leader: all that wait go out together on one stream, and the answers come back as they are ready.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::io::AsyncWriteExt;
-use tokio::time::Instant;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Member, PeerIo, PeerStream, Peers};
 use crate::leader::FORWARD_DEADLINE;
+use crate::random::seeded;
 use crate::wire::{self, ForwardReply, ForwardRequest};
 
-/// How many streams to one server are kept.
-const KEPT: usize = 64;
+/// How many questions may wait to be written.
+const WAITING: usize = 4096;
+
+/// How many are written together.
+const TOGETHER: usize = 256;
 
 /// A question got no answer.
 pub(crate) enum Unsent {
@@ -22,70 +27,167 @@ pub(crate) enum Unsent {
     Sent(String),
 }
 
-/// The streams that nobody uses at the moment, by server.
+type Answer = Result<ForwardReply, Unsent>;
+
+struct Asked {
+    request: ForwardRequest,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// The way to the server that leads.
 pub(crate) struct Forwards {
     peers: Arc<dyn Peers>,
-    idle: Mutex<BTreeMap<u64, Vec<Box<dyn PeerIo>>>>,
+    handle: Handle,
+    lane: Mutex<Option<(u64, mpsc::Sender<Asked>)>>,
 }
 
 impl Forwards {
-    pub(crate) fn new(peers: Arc<dyn Peers>) -> Self {
-        Self { peers, idle: Mutex::default() }
+    pub(crate) fn new(peers: Arc<dyn Peers>, handle: Handle) -> Self {
+        Self { peers, handle, lane: Mutex::default() }
     }
 
     /// One question and its answer.
-    pub(crate) async fn ask(&self, to: &Member, request: &ForwardRequest) -> Result<ForwardReply, Unsent> {
-        let mut stream = match self.take(to.id) {
-            Some(stream) => stream,
-            None => self.peers.open(to, PeerStream::Forward).await.map_err(|_| Unsent::NotSent)?,
-        };
-        let end = Instant::now() + FORWARD_DEADLINE;
-        let written = tokio::time::timeout_at(end, wire::write(&mut stream, request)).await;
-        let reply = match written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(()) => tokio::time::timeout_at(end, answer(&mut stream)).await,
-            Err(_) => {
-                self.forget(to.id);
+    pub(crate) async fn ask(&self, to: &Member, request: &ForwardRequest) -> Answer {
+        let (sender, answer) = oneshot::channel();
+        let asked = Asked { request: request.clone(), answer: sender };
+        let late = || Err(Unsent::Sent("it did not answer in time".to_string()));
+        let asking = async {
+            if self.lane(to).send(asked).await.is_err() {
                 return Err(Unsent::NotSent);
             }
+            // A lane that ends answers what it has; what it never took was never sent.
+            answer.await.unwrap_or(Err(Unsent::NotSent))
         };
-        match reply.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "it did not answer in time"))) {
-            Ok(reply) => {
-                self.keep(to.id, stream);
-                Ok(reply)
-            }
-            Err(error) => {
-                // The others go the same way.
-                self.forget(to.id);
-                Err(Unsent::Sent(error.to_string()))
-            }
+        tokio::time::timeout(FORWARD_DEADLINE, asking).await.unwrap_or_else(|_| late())
+    }
+
+    /// The lane to a server; one to another server is of no use any more, and ends when it is idle.
+    fn lane(&self, to: &Member) -> mpsc::Sender<Asked> {
+        let mut lane = self.lane.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((id, sender)) = lane.as_ref()
+            && *id == to.id
+            && !sender.is_closed()
+        {
+            return sender.clone();
         }
-    }
-
-    fn idle(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Vec<Box<dyn PeerIo>>>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take(&self, id: u64) -> Option<Box<dyn PeerIo>> {
-        let mut idle = self.idle();
-        // Streams to one that led before are of no use any more.
-        idle.retain(|kept, _| *kept == id);
-        idle.get_mut(&id)?.pop()
-    }
-
-    fn keep(&self, id: u64, stream: Box<dyn PeerIo>) {
-        let mut idle = self.idle();
-        let streams = idle.entry(id).or_default();
-        if streams.len() < KEPT {
-            streams.push(stream);
-        }
-    }
-
-    fn forget(&self, id: u64) {
-        self.idle().remove(&id);
+        let (sender, asked) = mpsc::channel(WAITING);
+        *lane = Some((to.id, sender.clone()));
+        self.handle.spawn(seeded(run(self.peers.clone(), to.clone(), asked)));
+        sender
     }
 }
 
-async fn answer(stream: &mut Box<dyn PeerIo>) -> io::Result<ForwardReply> {
-    stream.flush().await?;
-    wire::expect(stream).await
+/// The questions that were written, by their numbers.
+type Pending = Arc<Mutex<BTreeMap<u64, oneshot::Sender<Answer>>>>;
+
+fn locked(pending: &Pending) -> MutexGuard<'_, BTreeMap<u64, oneshot::Sender<Answer>>> {
+    pending.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One lane, until its stream breaks or nobody can ask any more.
+async fn run(peers: Arc<dyn Peers>, to: Member, mut asked: mpsc::Receiver<Asked>) {
+    let pending = Pending::default();
+    let reason = match peers.open(&to, PeerStream::Forward).await {
+        Ok(stream) => converse(stream, &mut asked, &pending).await,
+        Err(error) => error.to_string(),
+    };
+    asked.close();
+    for (_, answer) in std::mem::take(&mut *locked(&pending)) {
+        // Whoever gave up does not listen.
+        let _ = answer.send(Err(Unsent::Sent(reason.clone())));
+    }
+    while let Some(asked) = asked.recv().await {
+        let _ = asked.answer.send(Err(Unsent::NotSent));
+    }
+}
+
+async fn converse(stream: Box<dyn PeerIo>, asked: &mut mpsc::Receiver<Asked>, pending: &Pending) -> String {
+    let (replies, requests) = tokio::io::split(stream);
+    let ended = tokio::select! {
+        biased;
+        ended = read(replies, pending) => ended,
+        ended = write(requests, asked, pending) => ended,
+    };
+    ended.err().map_or_else(|| "the leader ended the conversation".to_string(), |error| error.to_string())
+}
+
+async fn read(mut replies: impl AsyncRead + Unpin, pending: &Pending) -> io::Result<()> {
+    while let Some((number, reply)) = wire::receive::<(u64, ForwardReply)>(&mut replies).await? {
+        if let Some(answer) = locked(pending).remove(&number) {
+            let _ = answer.send(Ok(reply));
+        }
+    }
+    Ok(())
+}
+
+async fn write(
+    mut requests: impl AsyncWrite + Unpin,
+    asked: &mut mpsc::Receiver<Asked>,
+    pending: &Pending,
+) -> io::Result<()> {
+    let (mut number, mut batch) = (0, Vec::new());
+    while asked.recv_many(&mut batch, TOGETHER).await > 0 {
+        let mut frames = Vec::new();
+        // Where the frame of each ends.
+        let mut ends = Vec::new();
+        for Asked { request, answer } in batch.drain(..) {
+            frames.extend(wire::frame(&(number, request))?);
+            ends.push((frames.len(), number));
+            locked(pending).insert(number, answer);
+            number += 1;
+        }
+        let mut written = 0;
+        let outcome = loop {
+            match requests.write(&frames[written..]).await {
+                Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => written += count,
+                Err(error) => break Err(error),
+            }
+            if written == frames.len() {
+                break requests.flush().await;
+            }
+        };
+        if outcome.is_err() {
+            // What did not leave as a whole cannot have arrived.
+            for (_, number) in ends.into_iter().filter(|(end, _)| *end > written) {
+                if let Some(answer) = locked(pending).remove(&number) {
+                    let _ = answer.send(Err(Unsent::NotSent));
+                }
+            }
+        }
+        outcome?;
+    }
+    Ok(())
+}
+
+/// The other side: answers each question as soon as it can, whatever the others wait for.
+pub(crate) async fn serve<F, R>(stream: Box<dyn PeerIo>, answer: F) -> io::Result<()>
+where
+    F: Fn(ForwardRequest) -> R,
+    R: Future<Output = ForwardReply> + Send + 'static,
+{
+    let (mut requests, mut replies) = tokio::io::split(stream);
+    let (sender, mut ready) = mpsc::channel::<(u64, ForwardReply)>(WAITING);
+    let asking = async move {
+        while let Some((number, request)) = wire::receive::<(u64, ForwardRequest)>(&mut requests).await? {
+            // A place for its answer, so that one who asks without reading is not asked for more.
+            let place = sender.clone().reserve_owned().await.map_err(|_| io::ErrorKind::BrokenPipe)?;
+            let answer = answer(request);
+            tokio::spawn(seeded(async move { drop(place.send((number, answer.await))) }));
+        }
+        Ok(())
+    };
+    let answering = async move {
+        let mut batch = Vec::new();
+        while ready.recv_many(&mut batch, TOGETHER).await > 0 {
+            let mut frames = Vec::new();
+            for reply in batch.drain(..) {
+                frames.extend(wire::frame(&reply)?);
+            }
+            replies.write_all(&frames).await?;
+            replies.flush().await?;
+        }
+        Ok(())
+    };
+    tokio::try_join!(asking, answering).map(drop)
 }

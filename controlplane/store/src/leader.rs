@@ -60,8 +60,9 @@ impl Leader {
         own: Member,
         capacity: Capacity,
         timing: Timing,
+        handle: Handle,
     ) -> Self {
-        let forwards = Forwards::new(peers);
+        let forwards = Forwards::new(peers, handle);
         Self { parts: Arc::new(Parts { raft, shared, forwards, own, capacity, timing, changing: Default::default() }) }
     }
 
@@ -227,8 +228,22 @@ impl Leader {
         self.current().is_some_and(|leader| leader.id == self.own().id)
     }
 
+    /// Asks the leader, for as long as it leads: what a lost one was asked it will not answer.
     pub(crate) async fn forward(&self, to: &Member, request: &ForwardRequest) -> Result<ForwardReply, Unsent> {
-        self.parts.forwards.ask(to, request).await
+        let mut metrics = self.raft().metrics();
+        let deposed = async {
+            loop {
+                let leads = metrics.borrow_and_update().current_leader.is_none_or(|leader| leader == to.id);
+                if !leads || metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = self.parts.forwards.ask(to, request) => answer,
+            () = deposed => Err(Unsent::Sent("another server leads now".to_string())),
+        }
     }
 
     /// Keeps a channel with who leads.

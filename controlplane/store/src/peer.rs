@@ -6,6 +6,7 @@ use futures_util::StreamExt;
 use shoal_state::ImageReader;
 
 use crate::config::{PeerIo, PeerStream};
+use crate::forward;
 use crate::leader::Leader;
 use crate::raft::{Raft, Snapshot, SnapshotMeta};
 use crate::wire::{self, RaftReply, RaftRequest, SnapshotHead};
@@ -15,7 +16,13 @@ pub(crate) async fn serve(raft: &Raft, leader: &Leader, kind: PeerStream, mut st
     let served = match kind {
         PeerStream::Raft => answer(raft, &mut stream).await,
         PeerStream::Snapshot => install(raft, &mut stream).await,
-        PeerStream::Forward => forward(leader, &mut stream).await,
+        PeerStream::Forward => {
+            let answer = |request| {
+                let leader = leader.clone();
+                async move { leader.answer(request).await }
+            };
+            forward::serve(stream, answer).await
+        }
         PeerStream::Append => append(raft, stream).await,
     };
     if let Err(error) = served {
@@ -66,13 +73,6 @@ async fn append(raft: &Raft, stream: Box<dyn PeerIo>) -> io::Result<()> {
     let mut answers = std::pin::pin!(raft.stream_append(requests));
     while let Some(answer) = answers.next().await {
         wire::send(&mut replies, &answer.map_err(io::Error::other)?).await?;
-    }
-    Ok(())
-}
-
-async fn forward(leader: &Leader, stream: &mut Box<dyn PeerIo>) -> io::Result<()> {
-    while let Some(request) = wire::receive(stream).await? {
-        wire::send(stream, &leader.answer(request).await).await?;
     }
     Ok(())
 }

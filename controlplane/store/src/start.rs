@@ -91,7 +91,8 @@ pub(crate) async fn open(config: Config, peers: Arc<dyn Peers>) -> Result<Store,
     let raft = raft.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
     shared.begin();
 
-    let leader = Leader::new(raft, shared, peers, config.member, config.capacity, config.timing);
+    let handle = threads.handle().clone();
+    let leader = Leader::new(raft, shared, peers, config.member, config.capacity, config.timing, handle);
     let asking = leader.clone();
     let (barrier, run) = Barrier::new(move || {
         let leader = asking.clone();

@@ -102,21 +102,21 @@ impl From<Refusal> for MembershipError {
     }
 }
 
-/// Writes one frame and flushes it.
-pub(crate) async fn send(stream: &mut (impl AsyncWrite + Unpin + ?Sized), message: &impl Serialize) -> io::Result<()> {
-    write(stream, message).await?;
-    stream.flush().await
-}
-
-/// Writes one frame. When that fails, the other side cannot have got the whole of it.
-pub(crate) async fn write(stream: &mut (impl AsyncWrite + Unpin + ?Sized), message: &impl Serialize) -> io::Result<()> {
+/// One frame.
+pub(crate) fn frame(message: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut frame = postcard::to_extend(message, vec![VERSION, 0, 0, 0, 0]).map_err(io::Error::other)?;
     let length = frame.len() - 5;
     if length > LARGEST {
         return Err(io::Error::other(format!("a frame of {length} bytes is above the limit of {LARGEST}")));
     }
     frame[1..5].copy_from_slice(&u32::try_from(length).map_err(io::Error::other)?.to_le_bytes());
-    stream.write_all(&frame).await
+    Ok(frame)
+}
+
+/// Writes one frame and flushes it.
+pub(crate) async fn send(stream: &mut (impl AsyncWrite + Unpin + ?Sized), message: &impl Serialize) -> io::Result<()> {
+    stream.write_all(&frame(message)?).await?;
+    stream.flush().await
 }
 
 /// Reads one frame; `None` when the stream ended before it began.
