@@ -10,6 +10,7 @@ mod failures;
 mod helm;
 mod inputs;
 mod kubectl;
+mod servers;
 mod workloads;
 
 use std::path::Path;
@@ -48,6 +49,9 @@ fn cases() -> Vec<Case<Cluster>> {
         case!(inputs::bad_images_are_named_in_status_and_events),
         case!(inputs::strangers_are_refused),
         case!(helm::a_chart_installs_upgrades_rolls_back_and_goes),
+        case!(servers::members_are_listed_and_leadership_moves),
+        case!(servers::the_encryption_key_is_changed_on_every_server),
+        case!(servers::a_backup_is_checked_and_restored_into_a_cluster_of_its_own),
         case!(failures::a_killed_leader_loses_no_acknowledged_write),
         case!(failures::any_server_answers_and_a_restarted_one_catches_up),
         case!(failures::a_killed_worker_s_pods_move),

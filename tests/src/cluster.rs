@@ -55,13 +55,22 @@ impl Cluster {
     /// # Errors
     /// When it ends with anything but 0.
     pub fn shoal(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let data = self.data();
+        let data = data.to_str().context("a folder whose name is no text")?;
+        self.run(&[&[arguments[0], "--data-dir", data], &arguments[1..]].concat(), &[])
+    }
+
+    /// Runs the program with just these arguments, and these variables beside its own; answers what it printed.
+    ///
+    /// # Errors
+    /// When it ends with anything but 0.
+    pub fn run(&self, arguments: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<String> {
         let output = Command::new(&self.binary)
-            .arg(arguments[0])
-            .arg("--data-dir")
-            .arg(self.data())
-            .args(&arguments[1..])
+            .args(arguments)
             .env_remove("RUST_BACKTRACE")
             .env_remove("KUBECONFIG")
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
             .output()
             .with_context(|| format!("failed to start {}", self.binary.display()))?;
         let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -185,7 +194,10 @@ impl Drop for Cluster {
 const PORTS: std::ops::Range<u16> = 20_000..29_000;
 
 /// The first of `count` neighbouring ports that are free for TCP and UDP.
-fn free_ports(count: u16) -> anyhow::Result<u16> {
+///
+/// # Errors
+/// When there are none.
+pub fn free_ports(count: u16) -> anyhow::Result<u16> {
     let is_free = |port| {
         std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()
             && std::net::UdpSocket::bind(("127.0.0.1", port)).is_ok()

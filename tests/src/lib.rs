@@ -9,7 +9,7 @@ pub mod suite;
 mod tools;
 mod wait;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, free_ports};
 pub use http::{Answer, get};
 pub use tools::{Output, Tool, Tools};
 pub use wait::eventually;

@@ -66,6 +66,11 @@ impl Tool {
         command
     }
 
+    /// The same program for another cluster.
+    pub fn with_kubeconfig(&self, kubeconfig: &Path) -> Self {
+        Self { kubeconfig: kubeconfig.to_path_buf(), ..self.clone() }
+    }
+
     /// Runs it to its end, whatever that is.
     ///
     /// # Errors

@@ -24,6 +24,8 @@ pub mod seal;
 mod snapshot;
 mod start;
 mod store;
+#[cfg(feature = "simulation")]
+pub mod targets;
 mod wal;
 mod watch;
 mod wire;

@@ -10,6 +10,9 @@ use crate::seal::{HEAD, Keyring, Sealer, TAG};
 /// The largest piece, in bytes: above any chunk of an image, and below what damage would make us allocate.
 const LARGEST: usize = 16 << 20;
 
+/// How much memory a piece is given before any of it was read, in bytes.
+const AT_ONCE: usize = 1 << 20;
+
 /// Writes pieces.
 pub(crate) struct PieceWriter<W> {
     out: W,
@@ -71,8 +74,11 @@ impl<R: Read> PieceReader<R> {
         if length > LARGEST {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a piece claims to have {length} bytes")));
         }
-        let mut piece = vec![0; length];
-        self.input.read_exact(&mut piece)?;
+        let mut piece = Vec::with_capacity(length.min(AT_ONCE));
+        (&mut self.input).take(length as u64).read_to_end(&mut piece)?;
+        if piece.len() < length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         let plain = self.opener.open(self.number, &[], &mut piece).map_err(io::Error::other)?.len();
         piece.truncate(plain);
         self.number += 1;

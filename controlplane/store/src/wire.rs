@@ -22,6 +22,9 @@ const VERSION: u8 = 2;
 /// The largest frame, in bytes.
 const LARGEST: usize = 32 << 20;
 
+/// How much memory a frame is given before any of it has come, in bytes.
+const AT_ONCE: usize = 64 << 10;
+
 /// Raft asks.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum RaftRequest {
@@ -134,8 +137,12 @@ pub(crate) async fn receive<T: DeserializeOwned>(
     if length > LARGEST {
         return Err(io::Error::other(format!("a frame of {length} bytes is above the limit of {LARGEST}")));
     }
-    let mut bytes = vec![0; length];
-    stream.read_exact(&mut bytes).await?;
+    // What comes is kept, and not what was announced: memory is only given for what is there.
+    let mut bytes = Vec::with_capacity(length.min(AT_ONCE));
+    stream.take(length as u64).read_to_end(&mut bytes).await?;
+    if bytes.len() < length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
     postcard::from_bytes(&bytes).map(Some).map_err(io::Error::other)
 }
 

@@ -24,6 +24,12 @@ pub(crate) use segment::FOLDER;
 use segment::Record;
 use writer::{Request, Writer};
 
+/// For `tests/fuzz`.
+#[cfg(feature = "simulation")]
+pub(crate) mod fuzzing {
+    pub(crate) use super::segment::{Record, START, Segment};
+}
+
 /// Who is told that something is durable.
 pub(super) enum Done {
     Raft(IOFlushed<Types>),
