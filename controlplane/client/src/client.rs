@@ -305,8 +305,17 @@ pub(crate) async fn read(response: Response<Body>) -> Result<Vec<u8>, ClientErro
     }
     let mut status = serde_json::from_slice::<Status>(&body).unwrap_or_default();
     status.code = Some(i32::from(code.as_u16()));
-    status.message.get_or_insert_with(|| format!("the server answered {code}: {}", String::from_utf8_lossy(&body)));
+    status.message.get_or_insert_with(|| match serde_json::from_slice(&body) {
+        Ok(OwnError { error }) => error,
+        Err(_) => format!("the server answered {code}: {}", String::from_utf8_lossy(&body)),
+    });
     Err(ClientError::Status(Box::new(status)))
+}
+
+/// How the servers' own API, beside Kubernetes', says what is wrong.
+#[derive(serde::Deserialize)]
+struct OwnError {
+    error: String,
 }
 
 impl DeleteOptions {
