@@ -30,7 +30,7 @@ enum Verb {
     /// Stop the cluster that `up --detach` started.
     Down(verbs::down::Down),
     /// Run one control-plane server.
-    Server(verbs::server::ServerArguments),
+    Server(Box<verbs::server::ServerArguments>),
     /// Run one worker.
     Worker(verbs::worker::WorkerArguments),
     /// Make a token with which a server or a worker joins.

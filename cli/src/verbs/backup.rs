@@ -102,7 +102,7 @@ async fn create(target: &Target, file: &Path) -> anyhow::Result<()> {
     let status = response.status();
     let mut body = response.into_body();
     if status != StatusCode::OK {
-        let text = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let text = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         anyhow::bail!("the cluster made no backup: {status}: {}", String::from_utf8_lossy(&text));
     }
     let beside = file.with_extension("partial");

@@ -159,11 +159,8 @@ mod tests {
     /// never change one.
     #[tokio::test]
     async fn frames_of_version_2_are_read() {
-        let frames: [&[u8]; 3] = [
-            &[2, 2, 0, 0, 0, 7, 1],
-            &[2, 4, 0, 0, 0, 7, 4, 1, 9],
-            &[2, 7, 0, 0, 0, 8, 0, 4, 1, 2, 3, 4],
-        ];
+        let frames: [&[u8]; 3] =
+            [&[2, 2, 0, 0, 0, 7, 1], &[2, 4, 0, 0, 0, 7, 4, 1, 9], &[2, 7, 0, 0, 0, 8, 0, 4, 1, 2, 3, 4]];
         let messages = [
             (7u64, ForwardRequest::ReadIndex),
             (7, ForwardRequest::TransferLeader(Some(9))),

@@ -37,8 +37,8 @@ impl Etcd {
         let peer = |number: usize| format!("http://127.0.0.1:{}", ports[number].1);
         let all: Vec<String> = (0..3).map(|number| format!("n{number}={}", peer(number))).collect();
         let mut processes = Vec::new();
-        for number in 0..3 {
-            let client = format!("http://127.0.0.1:{}", ports[number].0);
+        for (number, (client, _)) in ports.iter().enumerate() {
+            let client = format!("http://127.0.0.1:{client}");
             let mut command = Command::new("etcd");
             command
                 .args(["--name", &format!("n{number}"), "--initial-cluster", &all.join(",")])

@@ -197,9 +197,10 @@ impl Disk for SimDisk {
             let (Naming::Put(name, _) | Naming::Gone(name)) = change;
             name.rsplit_once('/').map_or("", |(folder, _)| folder) == folder
         };
-        let (here, elsewhere) = std::mem::take(&mut inner.unsynced_names).into_iter().partition(is_here);
+        let (here, elsewhere): (Vec<Naming>, _) =
+            std::mem::take(&mut inner.unsynced_names).into_iter().partition(is_here);
         inner.unsynced_names = elsewhere;
-        for change in Vec::<Naming>::from(here) {
+        for change in here {
             match change {
                 Naming::Put(name, file) => inner.synced_names.insert(name, file),
                 Naming::Gone(name) => inner.synced_names.remove(&name),
