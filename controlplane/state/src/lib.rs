@@ -13,5 +13,5 @@ mod view;
 pub use codec::FormatError;
 pub use command::{Command, Entry, Key, Outcome, Precondition, Revision, Transaction, UnixSeconds, Write};
 pub use image::{Chunks, Image, ImageReader};
-pub use state::{Change, State};
+pub use state::{Change, LookBack, State};
 pub use view::View;

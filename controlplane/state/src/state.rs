@@ -57,6 +57,29 @@ pub struct State {
     history_bytes: u64,
 }
 
+/// An earlier state, to be made; see [`State::look_back`].
+#[derive(Debug)]
+pub struct LookBack {
+    /// The present entries under the earlier revision.
+    view: View,
+    /// What keys had before each change since, the last change first.
+    undo: Vec<(Key, Option<Entry>)>,
+}
+
+impl LookBack {
+    /// The state as it was.
+    pub fn view(self) -> View {
+        let mut view = self.view;
+        for (key, before) in self.undo {
+            match before {
+                Some(entry) => view.entries.insert(key, entry),
+                None => view.entries.remove(&key),
+            };
+        }
+        view
+    }
+}
+
 impl State {
     /// Nothing, at revision 0.
     pub fn new() -> Self {
@@ -125,17 +148,17 @@ impl State {
 
     /// The state at an earlier revision; `None` when the history does not reach back to it, or it is to come.
     pub fn view_at(&self, revision: Revision) -> Option<View> {
+        self.look_back(revision).map(LookBack::view)
+    }
+
+    /// What [`LookBack::view`] needs to make the state at an earlier revision, which can take a while, without this one.
+    pub fn look_back(&self, revision: Revision) -> Option<LookBack> {
         if revision > self.revision || revision < self.compacted {
             return None;
         }
-        let mut entries = self.entries.clone();
-        for record in self.history.iter().rev().take_while(|record| record.change.revision > revision) {
-            match &record.before {
-                Some(entry) => entries.insert(record.change.key.clone(), entry.clone()),
-                None => entries.remove(&record.change.key),
-            };
-        }
-        Some(View { entries, revision, compacted: self.compacted, size: self.size })
+        let later = self.history.iter().rev().take_while(|record| record.change.revision > revision);
+        let undo = later.map(|record| (record.change.key.clone(), record.before.clone())).collect();
+        Some(LookBack { view: View { revision, ..self.view() }, undo })
     }
 
     /// The changes after `revision` of keys that begin with `prefix`, oldest first; `None` when the history does not reach

@@ -8,7 +8,7 @@ use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use shoal_state::limits::History;
-use shoal_state::{Change, Command, Image, Outcome, Revision, State, UnixSeconds, View};
+use shoal_state::{Change, Command, Image, LookBack, Outcome, Revision, State, UnixSeconds, View};
 use tokio::sync::watch;
 
 use crate::error::{Compacted, OpenError};
@@ -86,9 +86,9 @@ impl Shared {
     }
 
     pub(crate) fn view_at(&self, revision: Revision) -> Option<View> {
-        // Undoing history can take a while: it is done on a clone, outside the lock.
-        let state = self.lock().state.clone();
-        state.view_at(revision)
+        // Outside the lock, and without a copy of the whole history, which every page of every list would pay for.
+        let back = self.lock().state.look_back(revision);
+        back.map(LookBack::view)
     }
 
     pub(crate) fn watch(self: &Arc<Self>, prefix: &str, after: Revision) -> Result<Watch, Compacted> {

@@ -300,8 +300,9 @@ impl Store {
     /// The reason, when the disk or Raft refuses.
     pub async fn reseal(&self) -> Result<(), String> {
         while !self.is_sealed_with_active_key().map_err(|error| error.to_string())? {
-            // Nothing is purged before something was applied since the last snapshot.
-            self.leader().propose(&Command::AllocateMember).await.map_err(|error| error.to_string())?;
+            // Nothing is purged before something was applied since the last snapshot: this changes nothing, and is something.
+            let nothing = Command::RaiseFeatureLevel { level: self.feature_level() };
+            self.leader().propose(&nothing).await.map_err(|error| error.to_string())?;
             self.read_barrier().await.map_err(|error| error.to_string())?;
             keeper::make_snapshot(self.leader()).await?;
         }
