@@ -137,7 +137,9 @@ fn simulate(seed: u64) -> Outcome {
             let terms = history.leaders.len();
             (format!("{} revisions, {terms} terms, {counts:?}", history.changes.len()), counts)
         });
-        Outcome { wrong: world.wrong(), trace: world.trace(), summary, counts }
+        let outcome = Outcome { wrong: world.wrong(), trace: world.trace(), summary, counts };
+        world.end();
+        outcome
     }))
 }
 

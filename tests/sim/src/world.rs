@@ -222,6 +222,13 @@ impl World {
         tokio::spawn(seeded(async move { store.shutdown().await }));
     }
 
+    /// Lets go of all servers. They know the network and it knows them, so none of them would go by itself.
+    pub fn end(&self) {
+        for id in self.ids() {
+            self.forget(id);
+        }
+    }
+
     /// The server is no more.
     pub fn forget(&self, id: u64) {
         self.crash(id);
