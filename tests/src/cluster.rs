@@ -28,17 +28,57 @@ impl Cluster {
     /// # Errors
     /// When `shoal up` fails; the message holds what it printed.
     pub fn start(binary: &Path, tools: &Tools, servers: u16, workers: u16) -> anyhow::Result<Self> {
+        let cluster = Self::empty(binary, tools, servers)?;
+        cluster.up(servers, workers)?;
+        Ok(cluster)
+    }
+
+    /// A cluster without members, and room for so many servers: [`Cluster::add_server`].
+    ///
+    /// # Errors
+    /// When there is no room.
+    pub fn empty(binary: &Path, tools: &Tools, servers: u16) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("failed to make a temporary folder")?;
         let kubeconfig = folder.path().join("cluster/admin.kubeconfig");
-        let cluster = Self {
+        Ok(Self {
             binary: binary.to_path_buf(),
             kubectl: tools.tool("kubectl", &kubeconfig, folder.path()),
             helm: tools.tool("helm", &kubeconfig, folder.path()),
             folder,
             api_port: free_ports(servers)?,
-        };
-        cluster.up(servers, workers)?;
-        Ok(cluster)
+        })
+    }
+
+    /// The port of the first server; the others have the next ones.
+    pub fn first_port(&self) -> u16 {
+        self.api_port
+    }
+
+    /// Starts a server with these arguments beside its name and its folder; it belongs to the cluster as if `up` had made it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn add_server(&self, name: &str, api_address: &str, arguments: &[&str]) -> anyhow::Result<()> {
+        let folder = self.data().join(name);
+        std::fs::create_dir_all(&folder).with_context(|| format!("failed to make {}", folder.display()))?;
+        let folder = folder.to_str().context("a folder whose name is no text")?;
+        let own = ["server", "--name", name, "--data-dir", folder, "--api-address", api_address];
+        let row = serde_json::json!({
+            "name": name,
+            "role": "server",
+            "pid": 0,
+            "addresses": [format!("https://{api_address}")],
+            "arguments": [&own, arguments].concat(),
+        });
+        let mut rows = self.processes().unwrap_or_default();
+        rows.push(row);
+        self.save(rows)?;
+        self.restart_member(name)
+    }
+
+    fn save(&self, rows: Vec<Value>) -> anyhow::Result<()> {
+        std::fs::write(self.data().join("cluster.json"), serde_json::json!({"processes": rows}).to_string())
+            .context("failed to write cluster.json")
     }
 
     /// `shoal up --detach` on the same folder: starts what is not running.
@@ -123,12 +163,12 @@ impl Cluster {
         let mut rows = self.processes()?;
         let row = rows.iter_mut().find(|row| row["name"] == name).with_context(|| format!("there is no {name}"))?;
         let arguments: Vec<String> = serde_json::from_value(row["arguments"].clone()).context("no arguments")?;
-        let log = std::fs::File::options().append(true).open(self.data().join(format!("{name}.log")))?;
+        let log = std::fs::File::options().create(true).append(true).open(self.data().join(format!("{name}.log")))?;
         let mut command = Command::new(&self.binary);
         command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         let mut child = command.spawn().with_context(|| format!("failed to start {name}"))?;
         row["pid"] = child.id().into();
-        std::fs::write(self.data().join("cluster.json"), serde_json::json!({"processes": rows}).to_string())?;
+        self.save(rows)?;
         // Only so that its exit status is taken when it ends.
         std::thread::spawn(move || child.wait());
         Ok(())

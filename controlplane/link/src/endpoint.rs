@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use quinn::{ClientConfig, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, mpsc};
@@ -68,6 +68,31 @@ impl Endpoint {
     /// # Errors
     /// When the address is taken, or the identity is damaged.
     pub fn bind(address: SocketAddr, source: &Arc<IdentitySource>) -> std::io::Result<Self> {
+        let socket = std::net::UdpSocket::bind(address)?;
+        let socket = quinn::Runtime::wrap_udp_socket(&TokioRuntime, socket)?;
+        Self::start(socket, source, endpoint_config(source))
+    }
+
+    /// As [`Endpoint::bind`], over any socket; `seed` chooses what is random in QUIC, though not in TLS.
+    ///
+    /// # Errors
+    /// When the identity is damaged.
+    #[cfg(feature = "simulation")]
+    pub fn over(
+        socket: Arc<dyn quinn::AsyncUdpSocket>,
+        source: &Arc<IdentitySource>,
+        seed: [u8; 32],
+    ) -> std::io::Result<Self> {
+        let mut config = endpoint_config(source);
+        config.rng_seed(Some(seed));
+        Self::start(socket, source, config)
+    }
+
+    fn start(
+        socket: Arc<dyn quinn::AsyncUdpSocket>,
+        source: &Arc<IdentitySource>,
+        config: EndpointConfig,
+    ) -> std::io::Result<Self> {
         let transport = Arc::new(transport());
         let damaged = |error: rustls::Error| std::io::Error::other(format!("the identity cannot be used: {error}"));
         let server = QuicServerConfig::try_from(tls::link_server_config(source).map_err(damaged)?)
@@ -81,9 +106,7 @@ impl Endpoint {
         let mut trusted = self::transport();
         trusted.receive_window(limits::CONNECTION_WINDOW.into()).max_concurrent_bidi_streams(limits::STREAMS.into());
         client.transport_config(Arc::new(trusted));
-        let socket = std::net::UdpSocket::bind(address)?;
-        let runtime = quinn::default_runtime().ok_or_else(|| std::io::Error::other("no async runtime"))?;
-        let endpoint = quinn::Endpoint::new(endpoint_config(source), Some(server), socket, runtime)?;
+        let endpoint = quinn::Endpoint::new_with_abstract_socket(config, Some(server), socket, Arc::new(TokioRuntime))?;
         let (sender, receiver) = mpsc::channel(limits::ACCEPTED);
         tasks::spawn_connection("link endpoint", take_connections(endpoint.clone(), sender));
         Ok(Self { endpoint, client, accepted: Arc::new(Mutex::new(receiver)) })

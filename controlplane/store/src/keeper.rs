@@ -11,6 +11,9 @@ use crate::wal::Wal;
 /// How often the leader looks for keys whose time is up.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 
+/// How often a server that leads looks for a change of the servers that was left half done.
+const LOOK_AT_MEMBERS: Duration = Duration::from_secs(1);
+
 /// How often the size of the log is looked at.
 const LOOK_AT_LOG: Duration = Duration::from_secs(2);
 
@@ -27,6 +30,20 @@ pub(crate) async fn expire(leader: Leader, now: fn() -> UnixSeconds) {
                 tracing::debug!(%error, "what has expired is not taken away yet");
                 break;
             }
+        }
+    }
+}
+
+/// Ends a change of the servers whose leader was lost in the middle of it. Until then both the old and the new servers must have a
+/// majority, though one that was to go may be gone for ever.
+pub(crate) async fn finish_changes(leader: Leader) {
+    while !leader.is_over() {
+        tokio::time::sleep(LOOK_AT_MEMBERS).await;
+        if leader.leads()
+            && leader.is_half_changed()
+            && let Err(refusal) = leader.finish_change_of_another().await
+        {
+            tracing::debug!(?refusal, "a change of the servers is half done, and cannot be ended yet");
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::config::{Member, MemberStatus};
 use crate::error::MembershipError;
-use crate::leader::{Attempt, LEADER_PAUSE, Leader};
+use crate::leader::{Attempt, LEADER_DEADLINE, LEADER_PAUSE, Leader};
 use crate::raft::Types;
 use crate::wire::{ForwardReply, ForwardRequest, Refusal};
 
@@ -52,6 +52,7 @@ impl Leader {
     /// lost with its disk, and goes in the same step.
     pub(crate) async fn own_add_member(&self, member: Member) -> Result<(), Refusal> {
         let _one_at_a_time = self.changing().lock().await;
+        self.finish_change().await?;
         let id = member.id;
         let metrics = self.raft().metrics().borrow_watched().clone();
         let membership = metrics.membership_config.membership();
@@ -83,6 +84,7 @@ impl Leader {
     /// Takes a server away; one that leads hands leadership on first, and another one is asked then.
     pub(crate) async fn own_remove_member(&self, id: u64) -> Result<Attempt<()>, Refusal> {
         let _one_at_a_time = self.changing().lock().await;
+        self.finish_change().await?;
         let metrics = self.raft().metrics().borrow_watched().clone();
         let voters: BTreeSet<u64> = metrics.membership_config.membership().voter_ids().collect();
         if metrics.membership_config.membership().get_node(&id).is_none() {
@@ -114,6 +116,33 @@ impl Leader {
         }
         let removed = self.raft().change_membership(ChangeMembers::RemoveVoters([id].into()), false).await;
         removed.map_err(|error| other(&error)).map(|_| Attempt::Done(()))
+    }
+
+    /// Whether a change was begun that is half done: the servers before it and those after it both have a say.
+    pub(crate) fn is_half_changed(&self) -> bool {
+        self.raft().metrics().borrow_watched().membership_config.membership().get_joint_config().len() > 1
+    }
+
+    /// Ends what a former leader began, if nobody else is at it.
+    pub(crate) async fn finish_change_of_another(&self) -> Result<(), Refusal> {
+        let _one_at_a_time = self.changing().lock().await;
+        self.finish_change().await
+    }
+
+    /// Ends the change that a former leader began, for nobody else does. Held meanwhile: [`Leader::changing`].
+    async fn finish_change(&self) -> Result<(), Refusal> {
+        let end = Instant::now() + LEADER_DEADLINE;
+        while self.is_half_changed() {
+            let membership = self.raft().metrics().borrow_watched().membership_config.membership().clone();
+            let Some(wanted) = membership.get_joint_config().last().cloned() else { return Ok(()) };
+            match self.raft().change_membership(ChangeMembers::ReplaceAllVoters(wanted), false).await {
+                Ok(_) => return Ok(()),
+                // Its beginning has yet to be committed.
+                Err(_) if Instant::now() < end => tokio::time::sleep(LEADER_PAUSE).await,
+                Err(error) => return Err(other(&error)),
+            }
+        }
+        Ok(())
     }
 
     /// Has another server lead.

@@ -101,6 +101,7 @@ pub(crate) async fn open(config: Config, peers: Arc<dyn Peers>) -> Result<Store,
     let handle = threads.handle();
     handle.spawn(seeded(run));
     handle.spawn(seeded(keeper::expire(leader.clone(), config.now)));
+    handle.spawn(seeded(keeper::finish_changes(leader.clone())));
     handle.spawn(seeded(keeper::keep_log_small(leader.clone(), wal.clone(), config.capacity.log_bytes)));
     let (leadership, failure) = (leader.follow(handle), leader.notice_failure(handle));
     let parts = Parts { leader, barrier, wal, snapshots, keys: config.keys, disk: config.disk, threads };

@@ -12,6 +12,9 @@ use tokio::time::Instant;
 
 use crate::world::{self, World};
 
+/// How long a change of the servers may go on when nothing is wrong any more, in simulated time.
+const CHANGED: Duration = Duration::from_secs(180);
+
 /// Whether a change of the servers is under way.
 type Changing = Arc<AtomicBool>;
 
@@ -26,6 +29,9 @@ pub async fn inflict(world: &World, duration: Duration) {
     }
     // What was begun comes to its end.
     while changing.load(Ordering::Relaxed) && world.wrong().is_none() {
+        if Instant::now() > end + CHANGED {
+            world.fail("a change of the servers does not come to its end");
+        }
         world.net.heal();
         start_all(world).await;
         tokio::time::sleep(Duration::from_millis(200)).await;

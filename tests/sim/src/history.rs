@@ -1,8 +1,8 @@
 //! What clients did and were told, and what the servers say that happened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use shoal_store::{Change, Revision};
+use shoal_store::Revision;
 
 /// What became of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +44,18 @@ pub struct Listed {
     pub entries: BTreeMap<String, String>,
 }
 
+/// What one watch of everything, of one server, told.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    pub server: u64,
+    /// It was to tell of what came after this,
+    pub after: Revision,
+    /// and has told of all up to this.
+    pub upto: Revision,
+    /// How many keys each revision changed, in the order in which it was told.
+    pub told: Vec<(Revision, usize)>,
+}
+
 #[derive(Debug, Default)]
 pub struct History {
     clock: u64,
@@ -52,8 +64,9 @@ pub struct History {
     pub lists: Vec<Listed>,
     /// What every revision did, as the first server told that told it.
     pub changes: BTreeMap<Revision, BTreeMap<String, Option<String>>>,
-    /// Who led each term.
-    pub leaders: BTreeMap<u64, u64>,
+    /// Who said that it leads a term: term and server.
+    pub leaders: BTreeSet<(u64, u64)>,
+    pub watched: Vec<Watched>,
 }
 
 impl History {
@@ -61,30 +74,5 @@ impl History {
     pub fn tick(&mut self) -> u64 {
         self.clock += 1;
         self.clock
-    }
-
-    /// A server tells of a change: all servers must tell the same.
-    pub fn told(&mut self, change: &Change) -> Result<(), String> {
-        let value = change.current.as_ref().map(|value| String::from_utf8_lossy(value).into_owned());
-        let known = self.changes.entry(change.revision).or_default();
-        match known.get(&change.key) {
-            Some(other) if *other != value => Err(format!(
-                "revision {} wrote {other:?} to {} elsewhere, and {value:?} here",
-                change.revision, change.key
-            )),
-            Some(_) => Ok(()),
-            None => {
-                known.insert(change.key.clone(), value);
-                Ok(())
-            }
-        }
-    }
-
-    /// A server says that it leads: no two may do so in one term.
-    pub fn leads(&mut self, term: u64, id: u64) -> Result<(), String> {
-        match self.leaders.insert(term, id) {
-            Some(other) if other != id => Err(format!("servers {other} and {id} both lead term {term}")),
-            _ => Ok(()),
-        }
     }
 }

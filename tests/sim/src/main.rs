@@ -1,31 +1,37 @@
 //! Deterministic simulation of the store: everything but the network, the disk and the clock is the real thing, one thread does
-//! everything in one order, and a seed chooses all that is random. See `run`.
+//! everything in one order, and a seed chooses all that is random. In its first layer the servers talk over streams in memory; in its
+//! second over the real link, with only the datagrams simulated. See `run`.
 
 mod check;
 mod clients;
+mod datagrams;
 mod disk;
 mod faults;
 mod history;
+mod link;
 mod net;
+mod streams;
 mod world;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::process::ExitCode;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rand::RngExt;
 use shoal_store::simulation::{seeded, set_seed};
 use tokio::runtime::{Builder, RngSeed};
 
+use net::Layer;
 use world::World;
 
 /// How long faults are inflicted, in simulated time.
 const FAULTS: Duration = Duration::from_secs(25);
 
-/// How long everything may take to heal, in simulated time.
-const HEAL: Duration = Duration::from_secs(60);
+/// How long all of it may take, in simulated time.
+const ALL: Duration = Duration::from_secs(600);
 
 /// How many clients there are.
 const CLIENTS: usize = 6;
@@ -33,7 +39,24 @@ const CLIENTS: usize = 6;
 /// The seeds that failed once, with their story; they are run before all others.
 const KEPT: &str = include_str!("../seeds.txt");
 
-const USAGE: &str = "usage: run [--seeds COUNT [FIRST]] | --seed SEED | --digest SEED";
+/// How many seeds are run of the first layer, and of the second, which takes longer.
+const SEEDS: (u64, u64) = (1_000, 200);
+
+const USAGE: &str = "usage: run [--quic] [--seeds COUNT [FIRST] | --seed SEED | --digest SEED]";
+
+/// One simulation: what the servers talk over, and the seed of all the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Case {
+    layer: Layer,
+    seed: u64,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let layer = if self.layer == Layer::Quic { "--quic " } else { "" };
+        write!(formatter, "{layer}--seed {}", self.seed)
+    }
+}
 
 fn main() -> ExitCode {
     if std::env::var_os("SHOAL_LOG").is_some() {
@@ -46,20 +69,24 @@ fn main() -> ExitCode {
             .init();
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let number = |word: &str| word.parse::<u64>().ok();
-    match words.as_slice() {
-        ["--seed", seed] if number(seed).is_some() => replay(number(seed).unwrap_or_default()),
-        ["--digest", seed] if number(seed).is_some() => {
-            let outcome = simulate(number(seed).unwrap_or_default());
-            println!("{}", outcome.trace.join("\n"));
+    let mut words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let layer = if words.first() == Some(&"--quic") { Layer::Quic } else { Layer::Streams };
+    if layer == Layer::Quic {
+        words.remove(0);
+    }
+    let numbers: Option<Vec<u64>> = words.iter().skip(1).map(|word| word.parse().ok()).collect();
+    match (words.first().copied(), numbers.as_deref()) {
+        (Some("--seed"), Some(&[seed])) => replay(Case { layer, seed }),
+        (Some("--digest"), Some(&[seed])) => {
+            println!("{}", simulate(Case { layer, seed }).trace.join("\n"));
             ExitCode::SUCCESS
         }
-        [] => many(1_000, 1),
-        ["--seeds", count] if number(count).is_some() => many(number(count).unwrap_or_default(), 1),
-        ["--seeds", count, first] if number(count).is_some() && number(first).is_some() => {
-            many(number(count).unwrap_or_default(), number(first).unwrap_or_default())
+        (Some("--seeds"), Some(&[count])) => many(&cases(layer, 1, count)),
+        (Some("--seeds"), Some(&[count, first])) => many(&cases(layer, first, count)),
+        (None, _) if layer == Layer::Streams => {
+            many(&[kept(), cases(Layer::Streams, 1, SEEDS.0), cases(Layer::Quic, 1, SEEDS.1)].concat())
         }
+        (None, _) => many(&cases(layer, 1, SEEDS.1)),
         _ => {
             eprintln!("{USAGE}");
             ExitCode::FAILURE
@@ -67,33 +94,45 @@ fn main() -> ExitCode {
     }
 }
 
-fn replay(seed: u64) -> ExitCode {
-    let outcome = simulate(seed);
+fn cases(layer: Layer, first: u64, count: u64) -> Vec<Case> {
+    (first..first.saturating_add(count)).map(|seed| Case { layer, seed }).collect()
+}
+
+/// Those that failed once: a seed a line, after `quic` for the second layer.
+fn kept() -> Vec<Case> {
+    let case = |line: &str| {
+        let mut words = line.split_whitespace().peekable();
+        let layer = words.next_if_eq(&"quic").map_or(Layer::Streams, |_| Layer::Quic);
+        Some(Case { layer, seed: words.next()?.parse().ok()? })
+    };
+    KEPT.lines().filter_map(case).collect()
+}
+
+fn replay(case: Case) -> ExitCode {
+    let outcome = simulate(case);
     println!("{}", outcome.trace.join("\n"));
     println!("{}", outcome.summary);
     match outcome.wrong {
         None => ExitCode::SUCCESS,
         Some(wrong) => {
-            eprintln!("seed {seed}: {wrong}");
+            eprintln!("{case}: {wrong}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Runs the kept seeds and `count` more on two threads.
-fn many(count: u64, first: u64) -> ExitCode {
-    let kept = KEPT.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok());
-    let seeds: Vec<u64> = kept.chain(first..first + count).collect();
-    let (next, failed) = (AtomicU64::new(0), Mutex::new(BTreeSet::new()));
+/// Runs them on two threads.
+fn many(cases: &[Case]) -> ExitCode {
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(BTreeSet::new()));
     let totals = Mutex::new([0; 3]);
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                    let outcome = simulate(*seed);
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let outcome = simulate(*case);
                     if let Some(wrong) = outcome.wrong {
-                        eprintln!("seed {seed}: {wrong}\n  tests/sim/run --seed {seed} shows what led to it");
-                        failed.lock().expect("a lock").insert(*seed);
+                        eprintln!("{wrong}\n  tests/sim/run {case} shows what led to it");
+                        failed.lock().expect("a lock").insert(*case);
                     }
                     let mut totals = totals.lock().expect("a lock");
                     for (total, count) in totals.iter_mut().zip(outcome.counts) {
@@ -106,7 +145,7 @@ fn many(count: u64, first: u64) -> ExitCode {
     let failed = failed.into_inner().expect("a lock");
     let [writes, reads, lists] = totals.into_inner().expect("a lock");
     println!("{writes} acknowledged writes, {reads} reads and {lists} lists were checked");
-    println!("{} passed, {} failed", seeds.len() - failed.len(), failed.len());
+    println!("{} passed, {} failed", cases.len() - failed.len(), failed.len());
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -118,7 +157,7 @@ struct Outcome {
 }
 
 /// One simulation from its beginning to its end.
-fn simulate(seed: u64) -> Outcome {
+fn simulate(Case { layer, seed }: Case) -> Outcome {
     set_seed(seed);
     let runtime = Builder::new_current_thread()
         .enable_time()
@@ -127,8 +166,9 @@ fn simulate(seed: u64) -> Outcome {
         .build()
         .expect("a runtime");
     runtime.block_on(seeded(async move {
-        let world = World::new(seed);
-        if let Err(error) = live(&world).await {
+        let world = World::new(seed, layer);
+        let lived = tokio::time::timeout(ALL, live(&world)).await;
+        if let Err(error) = lived.unwrap_or_else(|_| Err("it does not come to its end".to_string())) {
             world.fail(error);
         }
         let (summary, counts) = world.with_history(|history| {
@@ -166,13 +206,13 @@ async fn live(world: &World) -> Result<(), String> {
     for id in world.ids() {
         world.disk(id).set_slow(Duration::ZERO);
     }
-    heal(world).await?;
+    check::heals(world).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     stop.send_replace(true);
     for client in clients {
         client.await.map_err(|error| format!("a client: {error}"))?;
     }
-    let stores = heal(world).await?;
+    let stores = check::heals(world).await?;
     // Observers are told of everything before they are asked, and nothing goes by itself any more.
     world::jump(100);
     tokio::time::sleep(Duration::from_secs(4)).await;
@@ -181,36 +221,4 @@ async fn live(world: &World) -> Result<(), String> {
         check::agree(&stores, history)
     })?;
     check::restores(world, stores[0].1.image()).await
-}
-
-/// Waits until all members answer, and have the same; answers them.
-async fn heal(world: &World) -> Result<Vec<(u64, shoal_store::Store)>, String> {
-    let healed = async {
-        loop {
-            faults::start_all(world).await;
-            if let Some(stores) = healthy(world).await {
-                return stores;
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    };
-    if let Some(wrong) = world.wrong() {
-        return Err(wrong);
-    }
-    tokio::time::timeout(HEAL, healed).await.map_err(|_| "the servers do not heal".to_string())
-}
-
-async fn healthy(world: &World) -> Option<Vec<(u64, shoal_store::Store)>> {
-    let members = faults::members(world).await?;
-    // What was removed without anybody's having been told so is over now.
-    for gone in world.ids().into_iter().filter(|id| !members.contains(id)) {
-        world.forget(gone);
-    }
-    let mut stores = Vec::new();
-    for id in members {
-        let store = world.store(id)?;
-        tokio::time::timeout(Duration::from_secs(2), store.read_barrier()).await.ok()?.ok()?;
-        stores.push((id, store));
-    }
-    Some(stores)
 }

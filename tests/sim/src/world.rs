@@ -16,9 +16,10 @@ use shoal_store::simulation::seeded;
 use shoal_store::{Capacity, Config, Disk, Member, Store, UnixSeconds, WatchEvent, Work};
 use tokio::time::Instant;
 
+use crate::check;
 use crate::disk::SimDisk;
-use crate::history::History;
-use crate::net::Net;
+use crate::history::{History, Watched};
+use crate::net::{Layer, Net};
 
 thread_local! {
     /// How far the clock was set forward, in seconds.
@@ -64,12 +65,12 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, layer: Layer) -> Self {
         let began = Instant::now();
         BEGAN.set(Some(began));
         AHEAD.set(0);
         let mut random = StdRng::seed_from_u64(seed);
-        let net = Net::new(random.random());
+        let net = Net::new(random.random(), layer);
         let inner =
             Inner { random, servers: BTreeMap::new(), history: History::default(), trace: Vec::new(), wrong: None };
         Self { inner: Arc::new(Mutex::new(inner)), net, keys: Keyring::generate().expect("a ring"), began }
@@ -87,7 +88,9 @@ impl World {
     /// Writes down what happens.
     pub fn note(&self, what: impl Display) {
         let at = self.began.elapsed();
-        self.lock().trace.push(format!("{:>9.4} {what}", at.as_secs_f64()));
+        let line = format!("{:>9.4} {what}", at.as_secs_f64());
+        tracing::info!("{line}");
+        self.lock().trace.push(line);
     }
 
     /// Something that must never happen.
@@ -247,28 +250,33 @@ async fn observe(world: World, id: u64, store: Store) {
                 continue;
             }
         };
-        let mut last = after;
-        loop {
+        let number = world.with_history(|history| {
+            history.watched.push(Watched::new(id, after));
+            history.watched.len() - 1
+        });
+        let ended = loop {
             match watch.next().await {
                 Some(Ok(WatchEvent::Changes(changes))) => {
                     for change in changes {
-                        if change.revision < last || change.revision <= after {
-                            world.fail(format_args!("server {id} tells {} after {last}", change.revision));
-                        }
-                        last = change.revision;
-                        let told = world.with_history(|history| history.told(&change));
+                        let told = world.with_history(|history| check::told(history, number, &change));
                         if let Err(error) = told {
                             world.fail(format_args!("server {id}: {error}"));
                         }
                     }
                 }
-                Some(Ok(WatchEvent::Progress(revision))) => last = last.max(revision),
+                Some(Ok(WatchEvent::Progress(revision))) => {
+                    world.with_history(|history| history.watched[number].upto_at_least(revision));
+                }
                 // A snapshot came in between.
-                Some(Err(_)) => break,
-                None => return,
+                Some(Err(_)) => break false,
+                None => break true,
             }
+        };
+        let upto = world.with_history(|history| history.watched[number].upto);
+        after = upto.max(store.view().compacted());
+        if ended {
+            return;
         }
-        after = last.max(store.view().compacted());
     }
 }
 
@@ -279,9 +287,7 @@ async fn lead(world: World, id: u64, store: Store) {
         let now = leadership.borrow_and_update().clone();
         if now.is_self {
             world.note(format_args!("server {id} leads term {}", now.term));
-            if let Err(error) = world.with_history(|history| history.leads(now.term, id)) {
-                world.fail(error);
-            }
+            world.with_history(|history| history.leaders.insert((now.term, id)));
         }
         if leadership.changed().await.is_err() {
             return;
