@@ -11,10 +11,10 @@ use shoal_client::{Client, Kubeconfig, TlsTransport};
 #[derive(Debug, Clone, Args)]
 pub struct Target {
     /// The kubeconfig of the cluster [default: KUBECONFIG, else admin.kubeconfig in the data directory].
-    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG", global = true)]
     kubeconfig: Option<PathBuf>,
     /// The folder of a local cluster.
-    #[arg(long, value_name = "DIR", default_value_os_t = crate::verbs::default_directory())]
+    #[arg(long, value_name = "DIR", default_value_os_t = crate::verbs::default_directory(), global = true)]
     data_dir: PathBuf,
 }
 

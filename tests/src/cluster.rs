@@ -63,12 +63,13 @@ impl Cluster {
         std::fs::create_dir_all(&folder).with_context(|| format!("failed to make {}", folder.display()))?;
         let folder = folder.to_str().context("a folder whose name is no text")?;
         let own = ["server", "--name", name, "--data-dir", folder, "--api-address", api_address];
+        let all = [&own, arguments].concat();
         let row = serde_json::json!({
             "name": name,
             "role": "server",
             "pid": 0,
             "addresses": [format!("https://{api_address}")],
-            "arguments": [&own, arguments].concat(),
+            "arguments": all,
         });
         let mut rows = self.processes().unwrap_or_default();
         rows.push(row);
