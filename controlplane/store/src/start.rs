@@ -39,7 +39,7 @@ impl Threads {
             return Ok(Self { own: Mutex::new(None), handle: Handle::current() });
         }
         let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("raft").enable_all().build()?;
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("raft").enable_all().build()?;
         Ok(Self { handle: runtime.handle().clone(), own: Mutex::new(Some(runtime)) })
     }
 
