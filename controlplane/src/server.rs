@@ -16,7 +16,7 @@ use shoal_link::tasks::Tasks;
 use shoal_link::token::{JoinRole, JoinToken};
 use shoal_link::{Endpoint, IdentitySource, Pool, SERVERS};
 use shoal_registry::{BlobStore, Registry};
-use shoal_store::{Folder, Member, Store};
+use shoal_store::{Folder, Member, Store, Threads, Work};
 use tokio::net::TcpListener;
 
 use crate::catalog::StoreCatalog;
@@ -43,6 +43,8 @@ pub struct Server {
     member: Member,
     directory: DataDir,
     endpoint: Endpoint,
+    /// The thread of the link and of Raft.
+    threads: Arc<Threads>,
     /// The API's listener and its requests.
     front: Tasks,
     /// The loops.
@@ -87,10 +89,12 @@ impl Server {
             },
         };
         let source = IdentitySource::new(directory.identity(SERVER)?);
-        let endpoint = bind(config.link_address, &source).await;
+        let threads = Arc::new(Threads::start().context("failed to start a thread")?);
+        let endpoint = bind(&threads, config.link_address, &source).await;
         let endpoint = endpoint.with_context(|| format!("failed to listen on {} (UDP)", config.link_address))?;
         config.link_address = endpoint.local_address()?;
-        let started = Self::start_at(config, directory, listener, &endpoint, &source, (before, belonging)).await;
+        let started =
+            Self::start_at(config, directory, listener, (&endpoint, &threads), &source, (before, belonging)).await;
         if started.is_err() {
             // Its port is free again when this answers.
             endpoint.close().await;
@@ -103,7 +107,7 @@ impl Server {
         config: ServerConfig,
         directory: DataDir,
         listener: TcpListener,
-        endpoint: &Endpoint,
+        (endpoint, threads): (&Endpoint, &Arc<Threads>),
         source: &Arc<IdentitySource>,
         (before, belonging): (Option<Membership>, Belonging),
     ) -> anyhow::Result<Self> {
@@ -114,12 +118,13 @@ impl Server {
         if !membership.admitted {
             restore::seed(&directory, &belonging.keys.ring, &membership.member).await?;
         }
-        let core = Arc::new(open(&config, &directory, &membership, belonging.keys, &pool).await?);
+        let core = Arc::new(open(&config, &directory, &membership, belonging.keys, (&pool, threads)).await?);
         let server = Self {
             core,
             member: membership.member.clone(),
             directory,
             endpoint: endpoint.clone(),
+            threads: threads.clone(),
             front: Tasks::new(),
             leading: Tasks::new(),
             background: Tasks::new(),
@@ -245,15 +250,16 @@ impl Server {
         self.core.store.shutdown().await;
         self.background.end(limits::STOP_LOOPS).await;
         self.endpoint.close().await;
+        self.threads.end(limits::STOP_LOOPS).await;
         tracing::info!(server = self.member.name, "the server has stopped");
     }
 }
 
 /// The link's endpoint. The socket of the server that ran here before may need a moment to go: its connections hold it.
-async fn bind(address: SocketAddr, source: &Arc<IdentitySource>) -> std::io::Result<Endpoint> {
+async fn bind(threads: &Threads, address: SocketAddr, source: &Arc<IdentitySource>) -> std::io::Result<Endpoint> {
     let begun = tokio::time::Instant::now();
     loop {
-        match Endpoint::bind(address, source) {
+        match Endpoint::bind_on(threads.handle(), address, source) {
             Err(error) if error.kind() == ErrorKind::AddrInUse && begun.elapsed() < limits::FREE_PORT => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -291,13 +297,13 @@ async fn open(
     directory: &DataDir,
     membership: &Membership,
     keys: ClusterKeys,
-    pool: &Arc<Pool>,
+    (pool, threads): (&Arc<Pool>, &Arc<Threads>),
 ) -> anyhow::Result<Core> {
     let service_account_key =
         Arc::new(ServiceAccountKey::from_pem(&keys.service_account_key).context("failed to use sa.key")?);
     let blobs = BlobStore::open(directory.registry())
         .with_context(|| format!("failed to open {}", directory.registry().display()))?;
-    let store = open_store(config, directory, membership, &keys, pool).await?;
+    let store = open_store(config, directory, membership, &keys, (pool, threads)).await?;
     let servers = OtherServers { pool: pool.clone(), store: store.clone() };
     let catalog = Arc::new(StoreCatalog { store: store.clone() });
     let registry = Registry::new(Arc::new(blobs), catalog, Arc::new(RegistryPeers { servers: servers.clone() }));
@@ -319,7 +325,7 @@ async fn open_store(
     directory: &DataDir,
     membership: &Membership,
     keys: &ClusterKeys,
-    pool: &Arc<Pool>,
+    (pool, threads): (&Arc<Pool>, &Arc<Threads>),
 ) -> anyhow::Result<Store> {
     let path = directory.store();
     let remedy = || {
@@ -337,6 +343,7 @@ async fn open_store(
     let store = shoal_store::Config {
         timing: config.timing.timing(),
         capacity: config.capacity,
+        work: Work::On(threads.clone()),
         ..shoal_store::Config::new(Arc::new(disk), keys.ring.clone(), membership.member.clone())
     };
     Store::open(store, Arc::new(LinkPeers { pool: pool.clone() })).await.with_context(remedy)

@@ -73,11 +73,11 @@ impl Cluster {
         });
         let mut rows = self.processes().unwrap_or_default();
         rows.push(row);
-        self.save(rows)?;
+        self.save(&rows)?;
         self.restart_member(name)
     }
 
-    fn save(&self, rows: Vec<Value>) -> anyhow::Result<()> {
+    fn save(&self, rows: &[Value]) -> anyhow::Result<()> {
         std::fs::write(self.data().join("cluster.json"), serde_json::json!({"processes": rows}).to_string())
             .context("failed to write cluster.json")
     }
@@ -169,7 +169,7 @@ impl Cluster {
         command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         let mut child = command.spawn().with_context(|| format!("failed to start {name}"))?;
         row["pid"] = child.id().into();
-        self.save(rows)?;
+        self.save(&rows)?;
         // Only so that its exit status is taken when it ends.
         std::thread::spawn(move || child.wait());
         Ok(())

@@ -9,6 +9,7 @@ use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::ca::LINK_NAME;
@@ -23,6 +24,8 @@ pub struct Endpoint {
     endpoint: quinn::Endpoint,
     client: ClientConfig,
     accepted: Arc<Mutex<mpsc::Receiver<Accepted>>>,
+    /// Where its packets and those of its connections are read and written.
+    runtime: Handle,
 }
 
 /// What came in.
@@ -63,11 +66,20 @@ pub enum ConnectError {
 impl Endpoint {
     /// Binds `address` (UDP) with the identity of `source`, which may change later.
     ///
-    /// Must be called inside a tokio runtime.
+    /// Must be called inside a tokio runtime, on which it works.
     ///
     /// # Errors
     /// When the address is taken, or the identity is damaged.
     pub fn bind(address: SocketAddr, source: &Arc<IdentitySource>) -> std::io::Result<Self> {
+        Self::bind_on(&Handle::current(), address, source)
+    }
+
+    /// As [`Endpoint::bind`], working on `runtime`, whoever dials and listens.
+    ///
+    /// # Errors
+    /// As [`Endpoint::bind`].
+    pub fn bind_on(runtime: &Handle, address: SocketAddr, source: &Arc<IdentitySource>) -> std::io::Result<Self> {
+        let _entered = runtime.enter();
         let socket = std::net::UdpSocket::bind(address)?;
         let socket = quinn::Runtime::wrap_udp_socket(&TokioRuntime, socket)?;
         Self::start(socket, source, endpoint_config(source))
@@ -109,7 +121,7 @@ impl Endpoint {
         let endpoint = quinn::Endpoint::new_with_abstract_socket(config, Some(server), socket, Arc::new(TokioRuntime))?;
         let (sender, receiver) = mpsc::channel(limits::ACCEPTED);
         tasks::spawn_connection("link endpoint", take_connections(endpoint.clone(), sender));
-        Ok(Self { endpoint, client, accepted: Arc::new(Mutex::new(receiver)) })
+        Ok(Self { endpoint, client, accepted: Arc::new(Mutex::new(receiver)), runtime: Handle::current() })
     }
 
     /// The address it is bound to.
@@ -126,7 +138,11 @@ impl Endpoint {
     /// [`ConnectError`].
     pub async fn connect(&self, address: SocketAddr) -> Result<Connection, ConnectError> {
         let greeted = async {
-            let connection = dial(&self.endpoint, self.client.clone(), address).await?;
+            let dialling = {
+                let _entered = self.runtime.enter();
+                dial(&self.endpoint, self.client.clone(), address)
+            };
+            let connection = dialling.await?;
             // In TLS 1.3 the dialling side is ready before the other has looked at its certificate: the greeting says that it has.
             let refused = |error: quinn::ConnectionError| ConnectError::Refused { address, reason: explain(&error) };
             let mut greeting = connection.accept_uni().await.map_err(refused)?;
@@ -214,18 +230,21 @@ async fn shake_hands(incoming: quinn::Incoming) -> Option<Accepted> {
     }
 }
 
-/// Dials `address` with `client`, within the deadline.
-pub(crate) async fn dial(
+/// Dials `address` with `client`, within the deadline. The connection works on the runtime in which this is called.
+pub(crate) fn dial(
     endpoint: &quinn::Endpoint,
     client: ClientConfig,
     address: SocketAddr,
-) -> Result<quinn::Connection, ConnectError> {
-    let refused = |reason: String| ConnectError::Refused { address, reason };
-    let connecting = endpoint.connect_with(client, address, LINK_NAME).map_err(|error| refused(error.to_string()))?;
-    match tokio::time::timeout(limits::CONNECT_TIMEOUT, connecting).await {
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(quinn::ConnectionError::TimedOut)) | Err(_) => Err(ConnectError::Timeout(address)),
-        Ok(Err(error)) => Err(refused(explain(&error))),
+) -> impl Future<Output = Result<quinn::Connection, ConnectError>> + use<> {
+    let connecting = endpoint.connect_with(client, address, LINK_NAME);
+    async move {
+        let refused = |reason: String| ConnectError::Refused { address, reason };
+        let connecting = connecting.map_err(|error| refused(error.to_string()))?;
+        match tokio::time::timeout(limits::CONNECT_TIMEOUT, connecting).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(quinn::ConnectionError::TimedOut)) | Err(_) => Err(ConnectError::Timeout(address)),
+            Ok(Err(error)) => Err(refused(explain(&error))),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::disk::Disk;
 use crate::seal::Keyring;
+use crate::start::Threads;
 
 /// One server of the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,11 +84,14 @@ impl Default for Capacity {
 }
 
 /// Where the store's own work is done.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub enum Work {
-    /// On threads of its own, so that nobody who is busy delays a heartbeat.
+    /// On a thread of its own, so that nobody who is busy delays a heartbeat.
     #[default]
     OwnThreads,
+    /// On this one, which outlives the store, and on which the link's sockets are best too: what comes from another server then gets
+    /// to Raft, and its answer back, without a change of thread.
+    On(Arc<Threads>),
     /// On the runtime of whoever opens the store: for a simulation, whose one thread makes everything happen in one order.
     Here,
 }

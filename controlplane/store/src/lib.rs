@@ -40,6 +40,6 @@ pub use shoal_state::{
     Change, Command, Entry, Image, ImageReader, Key, Outcome, Precondition, Revision, Transaction, UnixSeconds, View,
     Write, limits,
 };
-pub use start::{is_empty, park, parked, seed};
+pub use start::{Threads, is_empty, park, parked, seed};
 pub use store::{Committed, Leadership, Store};
 pub use watch::{Watch, WatchEvent};

@@ -27,38 +27,35 @@ use crate::wal::{self, Wal};
 /// How many entries stay in the log after a snapshot, for followers that are a little behind, in snapshots.
 const LOG_KEPT: u64 = 2;
 
-/// Raft's own threads, or those of whoever opened the store. They may be let go from anywhere, asynchronous code included.
-pub(crate) struct Threads {
+/// A thread with a runtime, for Raft and whatever is to be near it. It may be let go from anywhere, asynchronous code included.
+pub struct Threads {
     own: Mutex<Option<tokio::runtime::Runtime>>,
     handle: Handle,
 }
 
 impl Threads {
-    fn new(work: Work) -> std::io::Result<Self> {
-        if work == Work::Here {
-            return Ok(Self { own: Mutex::new(None), handle: Handle::current() });
-        }
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start() -> std::io::Result<Self> {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("raft").enable_all().build()?;
         Ok(Self { handle: runtime.handle().clone(), own: Mutex::new(Some(runtime)) })
     }
 
-    pub(crate) fn handle(&self) -> &Handle {
+    /// The caller's.
+    fn here() -> Self {
+        Self { own: Mutex::new(None), handle: Handle::current() }
+    }
+
+    /// To spawn there.
+    pub fn handle(&self) -> &Handle {
         &self.handle
     }
 
-    /// Where the log is written: its syncs keep a thread waiting, so it has one.
-    fn write_log(&self, work: Work, writer: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
-        if work == Work::Here {
-            self.handle.spawn(writer);
-            return Ok(());
-        }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        std::thread::Builder::new().name("log".to_string()).spawn(move || runtime.block_on(writer)).map(drop)
-    }
-
-    /// Waits for what Raft still holds, for `patience` at most, so that the files can be opened again.
-    pub(crate) async fn end(&self, patience: Duration) {
+    /// Waits for what is still held there, for `patience` at most, and ends it.
+    pub async fn end(&self, patience: Duration) {
         let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(runtime) = own {
             let _ = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(patience)).await;
@@ -74,15 +71,29 @@ impl Drop for Threads {
     }
 }
 
+/// Where the log is written: its syncs keep a thread waiting, so it has one.
+fn write_log(work: &Work, threads: &Threads, writer: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+    if matches!(work, Work::Here) {
+        threads.handle().spawn(writer);
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    std::thread::Builder::new().name("log".to_string()).spawn(move || runtime.block_on(writer)).map(drop)
+}
+
 pub(crate) async fn open(config: Config, peers: Arc<dyn Peers>) -> Result<Store, OpenError> {
     let failed = |error: &dyn std::fmt::Display| OpenError::Raft(error.to_string());
-    let threads = Threads::new(config.work).map_err(|error| failed(&error))?;
+    let (threads, owns_threads) = match &config.work {
+        Work::OwnThreads => (Arc::new(Threads::start().map_err(|error| failed(&error))?), true),
+        Work::On(threads) => (threads.clone(), false),
+        Work::Here => (Arc::new(Threads::here()), false),
+    };
     let had_log = !config.disk.list(wal::FOLDER).map_err(OpenError::Log)?.is_empty();
     let (wal, writer) = Wal::open(config.disk.clone(), config.keys.clone(), config.capacity).map_err(OpenError::Log)?;
     let snapshots = Snapshots::new(config.disk.clone(), config.keys.clone());
     let (machine, shared) = Machine::open(snapshots.clone(), config.capacity.history)?;
     check_whole(&wal, had_log, &shared)?;
-    threads.write_log(config.work, writer).map_err(|error| failed(&error))?;
+    write_log(&config.work, &threads, writer).map_err(|error| failed(&error))?;
 
     let settings = settings(config.timing, config.capacity).map_err(|error| failed(&error))?;
     let network = Network { peers: peers.clone() };
@@ -104,7 +115,7 @@ pub(crate) async fn open(config: Config, peers: Arc<dyn Peers>) -> Result<Store,
     handle.spawn(seeded(keeper::finish_changes(leader.clone())));
     handle.spawn(seeded(keeper::keep_log_small(leader.clone(), wal.clone(), config.capacity.log_bytes)));
     let (leadership, failure) = (leader.follow(handle), leader.notice_failure(handle));
-    let parts = Parts { leader, barrier, wal, snapshots, keys: config.keys, disk: config.disk, threads };
+    let parts = Parts { leader, barrier, wal, snapshots, keys: config.keys, disk: config.disk, threads, owns_threads };
     Ok(Store::new(parts, leadership, failure))
 }
 

@@ -58,7 +58,8 @@ pub(crate) struct Parts {
     pub snapshots: Snapshots,
     pub keys: Keyring,
     pub disk: Arc<dyn Disk>,
-    pub threads: Threads,
+    pub threads: Arc<Threads>,
+    pub owns_threads: bool,
 }
 
 impl Store {
@@ -317,7 +318,9 @@ impl Store {
             let _ = self.parts.wal.close().await;
         }
         self.leader().shared().close();
-        self.parts.threads.end(CLOSE_DEADLINE).await;
+        if self.parts.owns_threads {
+            self.parts.threads.end(CLOSE_DEADLINE).await;
+        }
         self.parts.disk.close();
     }
 }

@@ -12,7 +12,7 @@ use anyhow::Context;
 use futures_util::future::BoxFuture;
 use shoal_link::{Accepted, Connection, Endpoint, Identity, IdentitySource, Pool, SERVERS, StreamKind};
 use shoal_store::seal::Keyring;
-use shoal_store::{Config, Folder, Member, PeerIo, PeerStream, Peers, Revision, Store, Transaction};
+use shoal_store::{Config, Folder, Member, PeerIo, PeerStream, Peers, Revision, Store, Threads, Transaction, Work};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -63,7 +63,8 @@ async fn serve(arguments: &[String]) -> anyhow::Result<()> {
     let (number, folder): (u64, &Path) = (number.parse()?, Path::new(folder));
     let address = |port: &String| anyhow::Ok(SocketAddr::from(([127, 0, 0, 1], port.parse()?)));
     let source = IdentitySource::new(Identity::load(folder, &format!("server-{number}"))?);
-    let endpoint = Endpoint::bind(address(link_port)?, &source)?;
+    let threads = Arc::new(Threads::start()?);
+    let endpoint = Endpoint::bind_on(threads.handle(), address(link_port)?, &source)?;
     let pool = Arc::new(Pool::new(endpoint.clone()).only(SERVERS));
     let member = Member {
         id: number,
@@ -73,7 +74,8 @@ async fn serve(arguments: &[String]) -> anyhow::Result<()> {
     };
     let keys = Keyring::parse(&std::fs::read_to_string(folder.join("keys"))?)?;
     let disk = Arc::new(Folder::open(&folder.join(format!("data-{number}")))?);
-    let store = Store::open(Config::new(disk, keys, member), Arc::new(Links { pool })).await?;
+    let config = Config { work: Work::On(threads), ..Config::new(disk, keys, member) };
+    let store = Store::open(config, Arc::new(Links { pool })).await?;
     if number == 1 {
         store.initialize().await?;
     }
