@@ -108,7 +108,7 @@ impl Agent {
             guests,
             events,
             sources,
-            outside: Outside,
+            outside: Outside::default(),
             keeper: Arc::clone(&keeper),
             tasks: tasks.clone(),
             services: watch::Sender::default(),

@@ -123,7 +123,7 @@ pub async fn start(
         .map_err(|error| format!("opening its log: {error}"))?;
     let grants = Grants {
         arguments: program_arguments(definition, &variables, &prepared),
-        mounts: mount::mounts(pod, definition, &context.volume_root(&key.0))?,
+        mounts: mount::mounts(pod, definition, &context.volume_root(&key.0), &variables)?,
         working_directory: definition.working_dir.clone().filter(|d| !d.is_empty()),
         log: Arc::clone(&log),
         memory_limit_bytes: limit(definition, "memory", |q| u64::try_from(q.bytes()).ok()),
@@ -212,15 +212,9 @@ fn limit<T>(container: &Container, resource: &str, read: impl Fn(Quantity) -> Op
     read(quantity)
 }
 
-/// How long the container sleeps before it is asked to stop.
-pub fn pre_stop_sleep(pod: &Pod, container: &str) -> Duration {
-    let sleep = spec::container(pod, container).and_then(|c| c.lifecycle.as_ref()?.pre_stop.as_ref()?.sleep.as_ref());
-    sleep.map_or(Duration::ZERO, |s| Duration::from_secs(u64::try_from(s.seconds).unwrap_or(0)))
-}
-
 impl Run {
-    /// Asks it to stop after `pause`; a function drains, a process hears of it. Returns at once.
-    pub fn stop(&self, pause: Duration, is_unhealthy: bool) {
+    /// Asks it to stop once `before` is done; a function drains, a process hears of it. Returns at once.
+    pub fn stop(&self, before: impl Future<Output = ()> + Send + 'static, is_unhealthy: bool) {
         match &self.control {
             Control::Function { target, killed } => {
                 let (target, killed, messages) = (Arc::clone(target), killed.clone(), self.messages.clone());
@@ -236,7 +230,7 @@ impl Run {
                 let dead = ended(EXIT_KILLED, "Error");
                 spawn_connection("function drain", async move {
                     let happening = tokio::select! {
-                        () = async { tokio::time::sleep(pause).await; target.drain().await } => drained,
+                        () = async { before.await; target.drain().await } => drained,
                         () = killed.cancelled() => dead,
                     };
                     let _ = messages.send(Message::Happened(happening)).await;
@@ -245,7 +239,7 @@ impl Run {
             Control::Process(orders) => {
                 let orders = orders.clone();
                 spawn_connection("process stop", async move {
-                    tokio::time::sleep(pause).await;
+                    before.await;
                     // A process that ended needs no order.
                     let _ = orders.send(Order::Stop).await;
                 });

@@ -249,7 +249,7 @@ mod tests {
                 namespace: "default".to_owned(),
                 allowed: AllowedHosts::default(),
                 network: network(),
-                outside: Outside,
+                outside: Outside::default(),
             }),
             address: None,
         });

@@ -9,6 +9,10 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use crate::context::Context;
 use crate::pod::volumes::{self, Contents};
 use crate::pod::{Happening, directory, spec};
+use crate::sub_path;
+
+/// Where a pod keeps copies of single files, beside its volumes: no volume can have this name.
+const FILES: &str = ".files";
 
 /// A directory for a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,13 +59,21 @@ fn make(
     Ok(())
 }
 
-/// The mounts of one container. Volumes whose source is an object can only be read, as in Kubernetes.
+/// The mounts of one container, whose variables `subPathExpr` may name. Volumes whose source is an object can only be read, as in
+/// Kubernetes, and so can single files.
 ///
 /// # Errors
-/// A sentence, if a mount names a volume that the pod does not have.
-pub fn mounts(pod: &Pod, container: &Container, root: &Path) -> Result<Vec<Mount>, String> {
+/// A sentence, if a mount names a volume that the pod does not have, or a part that the volume does not have.
+pub fn mounts(
+    pod: &Pod,
+    container: &Container,
+    root: &Path,
+    variables: &[(String, String)],
+) -> Result<Vec<Mount>, String> {
     let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or_default();
-    let of_mount = |mount: &k8s_openapi::api::core::v1::VolumeMount| {
+    let mut mounts = Vec::new();
+    let mut files = sub_path::Files::default();
+    for mount in container.volume_mounts.iter().flatten() {
         let volume = volumes
             .iter()
             .find(|v| v.name == mount.name)
@@ -70,11 +82,26 @@ pub fn mounts(pod: &Pod, container: &Container, root: &Path) -> Result<Vec<Mount
             || volume.secret.is_some()
             || volume.downward_api.is_some()
             || volume.projected.is_some();
-        Ok(Mount {
-            host: root.join(&mount.name),
-            guest: mount.mount_path.clone(),
-            is_read_only: is_object || mount.read_only == Some(true),
-        })
-    };
-    container.volume_mounts.iter().flatten().map(of_mount).collect()
+        let failed = |message| format!("failed to mount volume {:?} at {:?}: {message}", mount.name, mount.mount_path);
+        let whole = root.join(&mount.name);
+        let host = match sub_path::of_mount(mount, variables).map_err(failed)? {
+            None => whole,
+            Some(part) => sub_path::resolve(&whole, &part, !is_object).map_err(failed)?,
+        };
+        if host.is_file() {
+            files.add(&mount.mount_path, host).map_err(failed)?;
+            continue;
+        }
+        let is_read_only = is_object || mount.read_only == Some(true);
+        mounts.push(Mount { host, guest: mount.mount_path.clone(), is_read_only });
+    }
+    for (guest, host) in files.copy(&root.join(FILES).join(&container.name))? {
+        if mounts.iter().any(|mount| mount.guest.trim_end_matches('/') == guest.trim_end_matches('/')) {
+            return Err(format!(
+                "volumeMounts: a file is mounted in {guest:?}, which is a mount of its own: a file cannot be laid over a directory"
+            ));
+        }
+        mounts.push(Mount { host, guest, is_read_only: true });
+    }
+    Ok(mounts)
 }

@@ -1,12 +1,16 @@
 //! A guest's outgoing requests: to Services and pods through the network, to the outside where the pod's policy allows it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::header::HOST;
 use http::{HeaderValue, Request, Response, Uri};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use rustls_platform_verifier::ConfigVerifierExt;
 use shoal_network::{Body, Destination, Network, NetworkError, destination};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::limits::OUTSIDE_CONNECT;
 use crate::outbound_policy::AllowedHosts;
@@ -97,9 +101,13 @@ fn target(uri: &Uri, host_header: Option<&HeaderValue>) -> Option<(String, Strin
     Some((scheme, authority.host().to_owned(), port))
 }
 
-/// Requests that leave the cluster. Cheap to clone.
+/// Requests that leave the cluster: by HTTP/1.1, and by HTTPS to whom the system's certificate authorities (those of
+/// `SSL_CERT_FILE`, where that is set) vouch for. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Outside;
+pub struct Outside {
+    /// Made with the first request that needs it: reading the system's authorities takes a while.
+    tls: Arc<OnceLock<TlsConnector>>,
+}
 
 impl Outside {
     async fn send(
@@ -109,25 +117,109 @@ impl Outside {
         port: u16,
         request: Request<Body>,
     ) -> Result<Response<Body>, OutboundError> {
-        if scheme != "http" {
-            return Err(OutboundError::Refused(format!("{scheme} to the outside is not supported")));
-        }
         let bare = host.trim_matches(['[', ']']);
-        let connect = TcpStream::connect((bare, port));
-        let stream = match tokio::time::timeout(OUTSIDE_CONNECT, connect).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(OutboundError::Refused(format!("{host}:{port}: {error}"))),
-            Err(_) => {
-                return Err(OutboundError::Refused(format!("{host}:{port}: no answer within {OUTSIDE_CONNECT:?}")));
+        let refused = |reason: &dyn std::fmt::Display| OutboundError::Refused(format!("{host}:{port}: {reason}"));
+        let connect = async {
+            let stream = TcpStream::connect((bare, port)).await.map_err(|error| refused(&error))?;
+            // What is small is waited for: do not hold the last segment back.
+            let _ = stream.set_nodelay(true);
+            match scheme {
+                "http" => Ok(MaybeTls::Plain(stream)),
+                "https" => {
+                    let name = ServerName::try_from(bare.to_owned()).map_err(|error| refused(&error))?;
+                    let stream = self.tls()?.connect(name, stream).await.map_err(|error| refused(&error))?;
+                    Ok(MaybeTls::Tls(Box::new(stream)))
+                }
+                _ => Err(OutboundError::Invalid(format!("{scheme} is neither http nor https"))),
             }
         };
-        shoal_network::send_http(stream, request).await.map_err(|error| OutboundError::Broken(error.to_string()))
+        let connected = tokio::time::timeout(OUTSIDE_CONNECT, connect).await;
+        let stream = connected.unwrap_or_else(|_| Err(refused(&format!("no answer within {OUTSIDE_CONNECT:?}"))))?;
+        let sent = match stream {
+            MaybeTls::Plain(stream) => shoal_network::send_http(stream, request).await,
+            MaybeTls::Tls(stream) => shoal_network::send_http(*stream, request).await,
+        };
+        sent.map_err(|error| OutboundError::Broken(error.to_string()))
     }
+
+    fn tls(&self) -> Result<&TlsConnector, OutboundError> {
+        if let Some(connector) = self.tls.get() {
+            return Ok(connector);
+        }
+        let config = ClientConfig::with_platform_verifier().map_err(|error| {
+            OutboundError::Refused(format!("the system's certificate authorities cannot be read: {error}"))
+        })?;
+        Ok(self.tls.get_or_init(|| TlsConnector::from(Arc::new(config))))
+    }
+}
+
+enum MaybeTls {
+    Plain(TcpStream),
+    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use http_body_util::{BodyExt, Empty};
+    use shoal_link::ca::{CertificateAuthority, Subject};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
+
+    /// Answers one request by HTTPS, as `localhost`; its address and the CA to trust.
+    async fn https() -> (SocketAddr, rustls::pki_types::CertificateDer<'static>) {
+        shoal_link::install_crypto();
+        let ca = CertificateAuthority::create("outside").expect("a CA");
+        let identity = shoal_link::PeerIdentity { common_name: "outside".to_owned(), organizations: Vec::new() };
+        let names = vec!["localhost".to_owned()];
+        let validity = Duration::from_secs(600);
+        let subject = Subject { identity, member: true, names, addresses: Vec::new(), validity };
+        let source = shoal_link::IdentitySource::new(ca.issue(&subject).expect("an identity"));
+        let mut config = shoal_link::tls_server_config(&source).expect("a configuration");
+        config.alpn_protocols.clear();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move {
+            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut request = vec![0; 4096];
+                let length = stream.read(&mut request).await.expect("a request");
+                assert!(request[..length].starts_with(b"GET /x HTTP/1.1\r\n"), "{request:?}");
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecret").await;
+                let _ = stream.shutdown().await;
+            }
+        });
+        (address, ca.certificate().clone())
+    }
+
+    async fn get(outside: &Outside, port: u16) -> Result<String, OutboundError> {
+        let body = Empty::new().map_err(|never| match never {}).boxed();
+        let request = Request::get(format!("https://localhost:{port}/x")).body(body).expect("a request");
+        let response = outside.send("https", "localhost", port, request).await?;
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
+    #[tokio::test]
+    async fn https_reaches_whom_an_authority_vouches_for_and_nobody_else() {
+        let (address, ca) = https().await;
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(ca).expect("a CA");
+        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let trusting = Outside::default();
+        assert!(trusting.tls.set(TlsConnector::from(Arc::new(config))).is_ok());
+        assert_eq!(get(&trusting, address.port()).await, Ok("secret".to_owned()));
+
+        let config =
+            ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+        let distrustful = Outside::default();
+        assert!(distrustful.tls.set(TlsConnector::from(Arc::new(config))).is_ok());
+        let refused = get(&distrustful, address.port()).await;
+        assert!(matches!(&refused, Err(OutboundError::Refused(why)) if why.contains("certificate")), "{refused:?}");
+    }
 
     #[test]
     fn a_request_says_where_it_goes_in_its_uri_or_its_host_header() {

@@ -1,11 +1,10 @@
 //! Asking a container's probes and telling its worker when one changes its mind.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http::StatusCode;
+use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Pod, Probe};
 use shoal_link::tasks::spawn_connection;
 use tokio::sync::{mpsc, watch};
@@ -16,6 +15,7 @@ use crate::context::Context;
 use crate::pod::observed::ProbeKind;
 use crate::pod::probe::{Timing, Verdict};
 use crate::pod::{Happening, spec};
+use crate::pod_http;
 use crate::worker::Message;
 
 /// Bytes of a failing answer that the event shows.
@@ -108,7 +108,7 @@ impl Prober {
                 return self.get(get).await;
             }
             if let Some(tcp) = &self.probe.tcp_socket {
-                let address = self.target(&tcp.port)?;
+                let address = pod_http::address(&self.container, self.address, &tcp.port)?;
                 let is_open = self.context.network.local().target(address).is_some();
                 return if is_open { Ok(()) } else { Err(format!("dial tcp {address}: connect: connection refused")) };
             }
@@ -117,30 +117,10 @@ impl Prober {
         tokio::time::timeout(timeout, attempt).await.unwrap_or_else(|_| Err(format!("no answer within {timeout:?}")))
     }
 
-    fn target(&self, port: &k8s_openapi::apimachinery::pkg::util::intstr::IntOrString) -> Result<SocketAddr, String> {
-        let port = spec::port_number(&self.container, port)
-            .ok_or_else(|| "the probe's port is not among the container's".to_owned())?;
-        Ok(SocketAddr::new(self.address, port))
-    }
-
     /// A status from 200 to 399 is success (Kubernetes, "Configure Probes").
     async fn get(&self, get: &HTTPGetAction) -> Result<(), String> {
-        let address = self.target(&get.port)?;
-        let path = get.path.as_deref().filter(|p| !p.is_empty()).unwrap_or("/");
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        let mut request = Request::get(path).header(http::header::USER_AGENT, "kube-probe/1.35");
-        let headers = get.http_headers.as_deref().unwrap_or_default();
-        let host = headers
-            .iter()
-            .find(|h| h.name.eq_ignore_ascii_case("host"))
-            .map_or_else(|| address.to_string(), |h| h.value.clone());
-        request = request.header(http::header::HOST, host);
-        for header in headers.iter().filter(|h| !h.name.eq_ignore_ascii_case("host")) {
-            request = request.header(&header.name, &header.value);
-        }
-        let request =
-            request.body(Empty::new().map_err(|never| match never {}).boxed()).map_err(|error| error.to_string())?;
-        let response = self.context.network.call_pod(address, request).await.map_err(|error| error.to_string())?;
+        let agent = "kube-probe/1.35";
+        let response = pod_http::get(&self.context.network, &self.container, self.address, get, agent).await?;
         let status = response.status();
         if (StatusCode::OK..StatusCode::BAD_REQUEST).contains(&status) {
             return Ok(());

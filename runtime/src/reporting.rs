@@ -117,6 +117,9 @@ pub fn events(events: &Events, pod: &Pod, before: &Observed, after: &Observed, h
                 &format!("{} probe failed: {message}", probe::name(*kind)),
             );
         }
+        Happening::PostStarted { container, result: Err(message), .. } => {
+            events.warning(pod, Some(container), "FailedPostStartHook", &format!("PostStartHook failed: {message}"));
+        }
         _ => {}
     }
 }

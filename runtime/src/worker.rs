@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::container::{self, Run};
 use crate::context::Context;
+use crate::hooks::Hook;
 use crate::limits::{HAPPENING_QUEUE, STARTING_QUIET, WRITE_RETRY_FIRST, WRITE_RETRY_LONGEST};
 use crate::pod::observed::{Image, State, Volumes};
 use crate::pod::{Happening, Observed, PodAction, next_wake, pod_actions, pod_status, spec, support};
@@ -216,8 +217,16 @@ impl Worker {
             self.leave_network();
         }
         let is_unhealthy = matches!(self.observed.containers.get(container).map(|c| &c.state), Some(State::Running(r)) if r.unhealthy.is_some());
-        let pause = container::pre_stop_sleep(&self.pod, container);
-        run.stop(pause.min(grace), is_unhealthy);
+        let hook = Hook::pre_stop(&self.context, &self.pod, container, self.observed.address);
+        let (events, pod, name) = (self.context.events.clone(), self.pod.clone(), container.to_owned());
+        let before = async move {
+            if let Some(hook) = hook
+                && let Err(message) = hook.run_within(grace).await
+            {
+                events.warning(&pod, Some(&name), "FailedPreStopHook", &format!("PreStopHook failed: {message}"));
+            }
+        };
+        run.stop(before, is_unhealthy);
     }
 
     /// New requests of this node prefer other pods from now on.
@@ -254,6 +263,11 @@ impl Worker {
                     run.close(&self.context);
                 }
             }
+            Happening::PostStarted { container, id, result: Ok(()) } => {
+                if let Some(run) = self.runs.get(container).filter(|run| &run.id == id) {
+                    probing::start(&self.context, &self.pod, container, run, &self.messages);
+                }
+            }
             Happening::SourcesChanged if matches!(self.observed.volumes, Volumes::Mounted) => {
                 self.spawn_refresh();
             }
@@ -278,7 +292,13 @@ impl Worker {
 
     fn launched(&mut self, container: &str, run: Run, now: Timestamp) {
         self.note(Happening::Started { container: container.to_owned(), id: run.id.clone() }, now);
-        probing::start(&self.context, &self.pod, container, &run, &self.messages);
+        match Hook::post_start(&self.context, &self.pod, container, run.pod_address) {
+            Some(hook) => {
+                let tell = hook.tell(run.id.clone(), run.stop_probes.clone(), self.messages.clone());
+                spawn_connection("post start hook", tell);
+            }
+            None => probing::start(&self.context, &self.pod, container, &run, &self.messages),
+        }
         self.runs.insert(container.to_owned(), run);
     }
 

@@ -44,6 +44,8 @@ fn cases() -> Vec<Case<Cluster>> {
         case!(kubectl::a_namespace_goes_with_all_that_it_holds),
         case!(workloads::exit_codes_and_restarts_are_reported),
         case!(workloads::secrets_and_variables_reach_the_process),
+        case!(workloads::a_part_of_a_volume_is_mounted_in_its_place),
+        case!(workloads::hooks_are_asked_after_the_start_and_before_the_end),
         case!(workloads::a_failing_readiness_probe_takes_a_pod_out_of_its_service),
         case!(inputs::bad_manifests_get_the_error_that_kubectl_users_know),
         case!(inputs::bad_images_are_named_in_status_and_events),

@@ -94,6 +94,109 @@ spec:
     Ok(())
 }
 
+pub fn a_part_of_a_volume_is_mounted_in_its_place(cluster: &mut Cluster) -> anyhow::Result<()> {
+    let kubectl = &cluster.kubectl;
+    let manifest = r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: words}
+data: {first: abacus, second: babel}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: parts}
+spec:
+  volumes:
+    - {name: words, configMap: {name: words}}
+    - {name: scratch, emptyDir: {}}
+  containers:
+    - name: reader
+      image: ticker:1
+      env:
+        - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+        - {name: MESSAGE_FILE, value: /etc/app/word.txt}
+      volumeMounts:
+        - {name: words, mountPath: /etc/app/word.txt, subPath: second}
+        - {name: scratch, mountPath: /logs, subPathExpr: logs/$(POD_NAME)}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: no-part}
+spec:
+  volumes: [{name: words, configMap: {name: words}}]
+  containers:
+    - name: reader
+      image: ticker:1
+      volumeMounts: [{name: words, mountPath: /word, subPath: third}]
+"#;
+    kubectl.ok_with(&["apply", "-f", "-"], manifest)?;
+    eventually("the file is read in its place", PATIENCE, || {
+        let log = kubectl.ok(&["logs", "parts"])?;
+        ensure!(log.contains("1 babel"), "{log}");
+        Ok(())
+    })?;
+    eventually("the part that is not there is named", PATIENCE, || {
+        let waiting = "jsonpath={.status.containerStatuses[0].state.waiting}";
+        let waiting = kubectl.ok(&["get", "pod", "no-part", "-o", waiting])?;
+        let is_named = waiting.contains("CreateContainerConfigError") && waiting.contains("third");
+        ensure!(is_named, "{waiting}");
+        Ok(())
+    })?;
+    kubectl.ok(&["delete", "pod/parts", "pod/no-part", "configmap/words", "--timeout=60s"])?;
+    Ok(())
+}
+
+pub fn hooks_are_asked_after_the_start_and_before_the_end(cluster: &mut Cluster) -> anyhow::Result<()> {
+    let kubectl = &cluster.kubectl;
+    let manifest = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: hooked}
+spec:
+  containers:
+    - name: hello
+      image: hello:1
+      ports: [{name: http, containerPort: 8080}]
+      lifecycle:
+        postStart: {httpGet: {path: /warm, port: http}}
+        preStop: {httpGet: {path: /, port: 9}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: badly-hooked}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: hello
+      image: hello:1
+      lifecycle: {postStart: {httpGet: {path: /, port: 9}}}
+"#;
+    kubectl.ok_with(&["apply", "-f", "-"], manifest)?;
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/hooked", "--timeout=60s"])?;
+    let events = |pod: &str, reason: &str| {
+        kubectl.ok(&["get", "events", &format!("--field-selector=involvedObject.name={pod},reason={reason}")])
+    };
+    eventually("a hook that fails is told, and the container starts again", PATIENCE, || {
+        let told = events("badly-hooked", "FailedPostStartHook")?;
+        ensure!(told.contains("PostStartHook failed"), "{told}");
+        let restarts = "jsonpath={.status.containerStatuses[0].restartCount}";
+        let restarts: u32 = kubectl.ok(&["get", "pod", "badly-hooked", "-o", restarts])?.parse()?;
+        ensure!(restarts > 0, "it has not restarted");
+        Ok(())
+    })?;
+    let ready = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
+    ensure!(
+        kubectl.ok(&["get", "pod", "badly-hooked", "-o", ready])? == "False",
+        "it was ready before its hook was done"
+    );
+    kubectl.ok(&["delete", "pod/hooked", "pod/badly-hooked", "--timeout=60s"])?;
+    eventually("the hook before the end was tried", PATIENCE, || {
+        let told = events("hooked", "FailedPreStopHook")?;
+        ensure!(told.contains("PreStopHook failed"), "{told}");
+        Ok(())
+    })
+}
+
 pub fn a_failing_readiness_probe_takes_a_pod_out_of_its_service(cluster: &mut Cluster) -> anyhow::Result<()> {
     let kubectl = &cluster.kubectl;
     // The probe asks front, which answers 200 only while `back` can be reached, so the test breaks and mends it from outside.

@@ -142,6 +142,9 @@ pub struct Running {
     pub id: String,
     /// Since when.
     pub since: Timestamp,
+    /// What is to be done right after its start is not done yet; until then it is neither started nor probed.
+    #[serde(default)]
+    pub is_starting_up: bool,
     /// Its startup probe passed, or it has none.
     pub is_started: bool,
     /// Its readiness probe passed, or it has none.
@@ -241,6 +244,15 @@ pub enum Happening {
         /// Which probe.
         kind: ProbeKind,
         /// What it found, with the message of a failure.
+        result: Result<(), String>,
+    },
+    /// What was to be done right after its start is done, or could not be.
+    PostStarted {
+        /// Which container.
+        container: String,
+        /// Of the run.
+        id: String,
+        /// What came of it.
         result: Result<(), String>,
     },
     /// A ConfigMap or Secret that the pod names changed.
@@ -357,6 +369,20 @@ impl Observed {
                     note_probe(r, kind, result);
                 }
             }),
+            Happening::PostStarted { container, id, result } => {
+                let definition = spec::container(pod, &container);
+                let has_startup = definition.is_some_and(|c| c.startup_probe.is_some());
+                let has_readiness = definition.is_some_and(|c| c.readiness_probe.is_some());
+                self.with_running(&container, |r| match result {
+                    _ if r.id != id => {}
+                    Ok(()) => {
+                        r.is_starting_up = false;
+                        r.is_started = !has_startup;
+                        r.is_ready = r.is_started && !has_readiness && r.kill_at.is_none();
+                    }
+                    Err(_) => r.unhealthy = Some("FailedPostStartHook".to_owned()),
+                });
+            }
             Happening::SourcesChanged => self.retry_configuration(),
             Happening::Gone => self.is_gone = true,
         }
@@ -366,12 +392,14 @@ impl Observed {
         let has = |probe: fn(&k8s_openapi::api::core::v1::Container) -> bool| {
             spec::container(pod, container).is_some_and(probe)
         };
-        let is_started = !has(|c| c.startup_probe.is_some());
+        let is_starting_up = has(|c| spec::post_start(c).is_some());
+        let is_started = !is_starting_up && !has(|c| c.startup_probe.is_some());
         let is_ready = is_started && !has(|c| c.readiness_probe.is_some());
         self.with(container, |c| {
             c.state = State::Running(Running {
                 id,
                 since: now,
+                is_starting_up,
                 is_started,
                 is_ready,
                 unhealthy: None,

@@ -21,6 +21,7 @@ enum Step {
     Exit(usize, i32),
     Unhealthy(usize),
     Ready(usize, bool),
+    Hooked(usize, bool),
     Wait(i64),
     Wake,
     Delete,
@@ -34,6 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0usize..4, prop_oneof![Just(0), Just(1), Just(137)]).prop_map(|(c, code)| Step::Exit(c, code)),
         1 => (0usize..4).prop_map(Step::Unhealthy),
         2 => (0usize..4, any::<bool>()).prop_map(|(c, r)| Step::Ready(c, r)),
+        2 => (0usize..4, prop::bool::weighted(0.8)).prop_map(|(c, done)| Step::Hooked(c, done)),
         2 => (0i64..700).prop_map(Step::Wait),
         3 => Just(Step::Wake),
         1 => Just(Step::Delete),
@@ -52,6 +54,7 @@ fn pod_strategy() -> impl Strategy<Value = Pod> {
             let mut regulars: Vec<_> = (0..regular).map(|n| container(format!("c{n}"))).collect();
             if probe {
                 regulars[0]["readinessProbe"] = json!({"httpGet": {"port": 80}});
+                regulars[0]["lifecycle"] = json!({"postStart": {"httpGet": {"port": 80}}});
             }
             serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {
                 "restartPolicy": policy, "initContainers": inits, "containers": regulars, "activeDeadlineSeconds": deadline}}))
@@ -177,6 +180,16 @@ impl Life {
             Step::Ready(index, ready) => {
                 self.probe(*index, ProbeKind::Readiness, if *ready { Ok(()) } else { Err("no".into()) })
             }
+            Step::Hooked(index, done) => {
+                let names: Vec<String> = self.observed.containers.keys().cloned().collect();
+                let container = names[index % names.len()].clone();
+                if let State::Running(running) = &self.observed.containers[&container].state
+                    && running.is_starting_up
+                {
+                    let (id, result) = (running.id.clone(), if *done { Ok(()) } else { Err("no".into()) });
+                    self.note(Happening::PostStarted { container, id, result });
+                }
+            }
             Step::Wait(seconds) => self.now += SignedDuration::from_secs(*seconds),
             Step::Wake => self.now = next_wake(&self.pod, &self.observed, self.now).unwrap_or(self.now),
             Step::Delete => self.pod.metadata.deletion_timestamp = Some(Time(self.now)),
@@ -193,6 +206,14 @@ impl Life {
         let condition = |name: &str| conditions.iter().find(|c| c.type_ == name).map(|c| c.status.clone());
         let statuses = status.container_statuses.clone().unwrap_or_default();
         let all_ready = statuses.iter().all(|s| s.ready);
+        for (name, seen) in &self.observed.containers {
+            if let State::Running(running) = &seen.state
+                && running.is_starting_up
+            {
+                let is_ready = statuses.iter().any(|status| status.name == *name && status.ready);
+                assert!(!is_ready && !running.is_started, "{name} is ready before its hook is done");
+            }
+        }
         let sidecars_ready = status
             .init_container_statuses
             .iter()
@@ -279,6 +300,7 @@ proptest! {
                 life.end(&container.name, 0);
             }
             for index in 0..4 {
+                life.take(&Step::Hooked(index, true));
                 life.take(&Step::Ready(index, true));
             }
         }

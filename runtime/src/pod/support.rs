@@ -100,10 +100,6 @@ fn of_container(container: &Container) -> Option<Unsupported> {
     if container.volume_devices.as_ref().is_some_and(|list| !list.is_empty()) {
         return Some(("volumeDevices".to_owned(), "a Wasm module has no block devices"));
     }
-    let mounts = container.volume_mounts.as_deref().unwrap_or_default();
-    if let Some(index) = mounts.iter().position(|m| m.sub_path.is_some() || m.sub_path_expr.is_some()) {
-        return Some((format!("volumeMounts[{index}].subPath"), "not supported"));
-    }
     let ports = container.ports.as_deref().unwrap_or_default();
     if let Some(index) = ports.iter().position(|p| p.host_port.is_some_and(|port| port != 0)) {
         return Some((
@@ -127,14 +123,19 @@ fn of_probe(probe: &Probe) -> Option<Unsupported> {
 }
 
 fn of_lifecycle(lifecycle: &Lifecycle) -> Option<Unsupported> {
-    let only_sleep = |handler: &LifecycleHandler| {
-        handler.exec.is_none() && handler.http_get.is_none() && handler.tcp_socket.is_none()
+    let of_handler = |name: &str, handler: Option<&LifecycleHandler>| {
+        let handler = handler?;
+        let (field, why) = if handler.exec.is_some() {
+            ("exec", "a Wasm module has no commands to run; use httpGet or sleep")
+        } else if handler.tcp_socket.is_some() {
+            ("tcpSocket", "Kubernetes does not support it either; use httpGet or sleep")
+        } else {
+            return None;
+        };
+        Some((format!("lifecycle.{name}.{field}"), why))
     };
-    if lifecycle.post_start.is_some() {
-        return Some(("lifecycle.postStart".to_owned(), "not supported"));
-    }
-    let bad = lifecycle.pre_stop.as_ref().is_some_and(|handler| !only_sleep(handler));
-    bad.then(|| ("lifecycle.preStop".to_owned(), "only sleep is supported"))
+    of_handler("postStart", lifecycle.post_start.as_ref())
+        .or_else(|| of_handler("preStop", lifecycle.pre_stop.as_ref()))
 }
 
 #[cfg(test)]
@@ -167,12 +168,12 @@ mod tests {
             (with(json!({"securityContext": {"privileged": true}})), "spec.containers[0].securityContext.privileged"),
             (with(json!({"livenessProbe": {"exec": {"command": ["x"]}}})), "spec.containers[0].livenessProbe.exec"),
             (
-                with(json!({"volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "x"}]})),
-                "spec.containers[0].volumeMounts[0].subPath",
+                with(json!({"lifecycle": {"preStop": {"exec": {"command": ["x"]}}}})),
+                "spec.containers[0].lifecycle.preStop.exec",
             ),
             (
-                with(json!({"lifecycle": {"preStop": {"exec": {"command": ["x"]}}}})),
-                "spec.containers[0].lifecycle.preStop",
+                with(json!({"lifecycle": {"postStart": {"tcpSocket": {"port": 80}}}})),
+                "spec.containers[0].lifecycle.postStart.tcpSocket",
             ),
         ] {
             assert_eq!(refused(&spec).as_deref(), Some(path), "{spec}");
@@ -184,6 +185,7 @@ mod tests {
         for spec in [
             json!({"containers": [{"name": "c", "securityContext": {"runAsNonRoot": true, "capabilities": {"drop": ["ALL"]}}}]}),
             json!({"runtimeClassName": "wasmtime-spin-v2", "containers": [], "volumes": [{"name": "v"}, {"name": "c", "configMap": {"name": "c"}}]}),
+            json!({"containers": [{"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "x"}], "lifecycle": {"postStart": {"httpGet": {"port": 80}}}}]}),
             json!({"containers": [{"name": "c", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}, "readinessProbe": {"httpGet": {"port": 80}}}]}),
         ] {
             assert_eq!(refused(&spec), None, "{spec}");

@@ -1,6 +1,7 @@
 //! Calls another function by its Service's name and passes the answer on: `GET /x` asks `http://back/x`.
 //!
-//! The host to ask is in BACK_URL (default `back`): a Service's short name, or its full name under svc.cluster.local.
+//! Whom to ask is in BACK_URL (default `back`): a Service's short name, its full name under svc.cluster.local, or any other host, which
+//! the pod's annotation must allow. `https://` before it makes the request an encrypted one.
 
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
@@ -25,7 +26,12 @@ impl wasip2::exports::http::incoming_handler::Guest for Front {
 /// One GET; the status and the whole body as text.
 fn ask(authority: &str, path: &str) -> Result<(u16, String), String> {
     let request = OutgoingRequest::new(Fields::new());
-    request.set_scheme(Some(&Scheme::Http)).map_err(|()| "the scheme was refused")?;
+    let (scheme, authority) = match authority.split_once("://") {
+        Some(("https", rest)) => (Scheme::Https, rest),
+        Some((_, rest)) => (Scheme::Http, rest),
+        None => (Scheme::Http, authority),
+    };
+    request.set_scheme(Some(&scheme)).map_err(|()| "the scheme was refused")?;
     request.set_authority(Some(authority)).map_err(|()| format!("{authority:?} is no authority"))?;
     request.set_path_with_query(Some(path)).map_err(|()| format!("{path:?} is no path"))?;
     let response = outgoing_handler::handle(request, None).map_err(|error| error.to_string())?;
