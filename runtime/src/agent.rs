@@ -26,6 +26,7 @@ use crate::pod_record::{self, PodRecord};
 use crate::pods::Pods;
 use crate::sources::SourceHub;
 use crate::uplink::Uplink;
+use crate::usage::{ThisProcess, Usages};
 use crate::{join, kubelet_api, node_loop};
 
 /// Where the port of the QUIC endpoint is kept: collection and name.
@@ -114,6 +115,7 @@ impl Agent {
             services: watch::Sender::default(),
             modules: Mutex::new(HashMap::new()),
             open_logs: Mutex::new(HashMap::new()),
+            usages: Arc::new(Usages::new(Arc::new(ThisProcess))),
             config,
         });
         let pods = Arc::new(Pods::default());
@@ -122,6 +124,7 @@ impl Agent {
         let machine = Machine::read(&context.config.data_dir);
 
         let (range_sender, range_known) = watch::channel(kept_range.is_some());
+        tasks.spawn("usage", Arc::clone(&context.usages).keep_looking());
         tasks.spawn("local store", Arc::clone(&keeper).work(store.clone()));
         tasks.spawn("events", send_events(client, queued_events));
         tasks.spawn(

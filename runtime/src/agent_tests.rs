@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -18,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use crate::agent::{Agent, Parts};
 use crate::config::AgentConfig;
 use crate::guests::{
-    Exit, Grants, GuestFunction, GuestProcess, Guests, ImageRequest, PrepareError, Prepared, Program, Started,
+    Exit, Grants, GuestFunction, GuestProcess, Guests, ImageRequest, PrepareError, Prepared, Program, Started, Usage,
 };
 use crate::local_store::LocalStore;
 use crate::uplink::Uplink;
@@ -233,6 +234,22 @@ impl GuestFunction for Hello {
     fn kill(&self) {
         self.killed.notify_waiters();
     }
+
+    fn usage(&self) -> Arc<dyn Usage> {
+        Arc::new(Nothing)
+    }
+}
+
+struct Nothing;
+
+impl Usage for Nothing {
+    fn cpu_time(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        0
+    }
 }
 
 struct Once(Exit);
@@ -248,6 +265,10 @@ impl GuestProcess for Once {
     }
 
     fn kill(&mut self) {}
+
+    fn usage(&self) -> Arc<dyn Usage> {
+        Arc::new(Nothing)
+    }
 }
 
 async fn agent(directory: &std::path::Path, api: &Api) -> Agent {
@@ -307,7 +328,7 @@ async fn call(agent: &Agent, pod: &Value) -> Bytes {
 }
 
 fn agent_has_pods(agent: &Agent) -> bool {
-    agent.pods().running() > 0
+    !agent.pods().list().is_empty()
 }
 
 #[tokio::test]

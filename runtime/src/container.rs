@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::function_target::FunctionTarget;
-use crate::guests::{Exit, Grants, GuestProcess, ImageRequest, Prepared, PullPolicy, Started};
+use crate::guests::{Exit, Grants, GuestProcess, ImageRequest, Prepared, PullPolicy, Started, Usage};
 use crate::logs::ContainerLog;
 use crate::mount;
 use crate::outbound::PodOutbound;
@@ -40,6 +40,7 @@ pub struct Run {
     container: String,
     control: Control,
     log: Arc<ContainerLog>,
+    usage: Arc<dyn Usage>,
     listens: Vec<SocketAddr>,
     messages: mpsc::Sender<Message>,
 }
@@ -138,6 +139,11 @@ pub async fn start(
         environment: variables.clone(),
     };
     let started = prepared.program.start(grants)?;
+    let usage = match &started {
+        Started::Function(function) => function.usage(),
+        Started::Process(process) => process.usage(),
+    };
+    context.usages.add(key.clone(), Arc::clone(&usage));
     context.open_logs.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), Arc::clone(&log));
     let id = uuid::Uuid::new_v4().simple().to_string();
     let mut run = Run {
@@ -148,6 +154,7 @@ pub async fn start(
         container: container.to_owned(),
         control: Control::Process(mpsc::channel(1).0),
         log,
+        usage,
         listens: Vec::new(),
         messages: messages.clone(),
     };
@@ -273,6 +280,7 @@ impl Run {
             target.kill();
         }
         self.log.close();
+        context.usages.remove(&self.key, &self.usage);
         let mut open = context.open_logs.lock().unwrap_or_else(PoisonError::into_inner);
         if open.get(&self.key).is_some_and(|log| Arc::ptr_eq(log, &self.log)) {
             open.remove(&self.key);

@@ -23,6 +23,7 @@ use crate::pod::spec;
 use crate::pod_record::{self, PodRecord};
 use crate::sources::SourceHub;
 use crate::uplink::Uplink;
+use crate::usage::Usages;
 
 /// Shared by all tasks of one agent.
 pub struct Context {
@@ -54,6 +55,8 @@ pub struct Context {
     pub modules: Mutex<HashMap<(String, String), Prepared>>,
     /// The logs that are being written, by pod uid and container name.
     pub open_logs: Mutex<HashMap<(String, String), Arc<ContainerLog>>>,
+    /// What the node and its containers use.
+    pub usages: Arc<Usages>,
 }
 
 impl Context {

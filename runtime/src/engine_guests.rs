@@ -16,7 +16,7 @@ use shoal_network::{Body, BoxError, LocalTarget, Network};
 
 use crate::config::AgentConfig;
 use crate::guests::{
-    Exit, Grants, GuestFunction, GuestProcess, Guests, ImageRequest, PrepareError, Prepared, Program, Started,
+    Exit, Grants, GuestFunction, GuestProcess, Guests, ImageRequest, PrepareError, Prepared, Program, Started, Usage,
 };
 use crate::logs::{ContainerLog, Stream};
 use crate::outbound::{OutboundError as Refusal, PodOutbound};
@@ -191,6 +191,22 @@ impl GuestFunction for Function {
     fn kill(&self) {
         self.0.kill();
     }
+
+    fn usage(&self) -> Arc<dyn Usage> {
+        Arc::new(EngineUsage(self.0.usage()))
+    }
+}
+
+struct EngineUsage(shoal_engine::Usage);
+
+impl Usage for EngineUsage {
+    fn cpu_time(&self) -> Duration {
+        self.0.cpu_time()
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.0.memory_bytes()
+    }
 }
 
 struct Process(shoal_engine::Process);
@@ -216,6 +232,10 @@ impl GuestProcess for Process {
 
     fn kill(&mut self) {
         self.0.kill();
+    }
+
+    fn usage(&self) -> Arc<dyn Usage> {
+        Arc::new(EngineUsage(self.0.usage()))
     }
 }
 

@@ -4,6 +4,7 @@
 //! engine knows no Kubernetes and the pods' code no engine.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
@@ -103,6 +104,8 @@ pub trait GuestFunction: Send + Sync + 'static {
     fn call(&self, request: Request<Body>) -> BoxFuture<'_, Response<Body>>;
     /// Ends every instance at once.
     fn kill(&self);
+    /// What its instances use.
+    fn usage(&self) -> Arc<dyn Usage>;
 }
 
 /// A process.
@@ -113,6 +116,16 @@ pub trait GuestProcess: Send + 'static {
     fn ask_stop(&mut self) -> bool;
     /// Ends it at once.
     fn kill(&mut self);
+    /// What it uses.
+    fn usage(&self) -> Arc<dyn Usage>;
+}
+
+/// What something uses, good to be asked at any time.
+pub trait Usage: Send + Sync + 'static {
+    /// The CPU time up to now.
+    fn cpu_time(&self) -> Duration;
+    /// Bytes of memory now.
+    fn memory_bytes(&self) -> u64;
 }
 
 /// How a process ended.

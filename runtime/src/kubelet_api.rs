@@ -50,7 +50,14 @@ async fn answer(context: Arc<Context>, pods: Arc<Pods>, request: Request<Body>) 
             let items: Vec<Pod> = pods.list().iter().map(|pod| Pod::clone(pod)).collect();
             json_answer(StatusCode::OK, &json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
         }
-        ["stats"] => json_answer(StatusCode::OK, &stats(&context, &pods)),
+        ["stats", "summary"] => {
+            json_answer(StatusCode::OK, &context.usages.summary(&context.config.node_name, &pods.list()))
+        }
+        ["metrics", "resource"] => {
+            let mut response = shoal_network::text_response(StatusCode::OK, context.usages.metrics(&pods.list()));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"));
+            response
+        }
         ["containerLogs", namespace, name, container] => {
             let Some(pod) = pods.find(namespace, name) else {
                 return failure(StatusCode::NOT_FOUND, "NotFound", &format!("pod {name:?} is not on this node"));
@@ -62,10 +69,6 @@ async fn answer(context: Arc<Context>, pods: Arc<Pods>, request: Request<Body>) 
         }
         _ => failure(StatusCode::NOT_FOUND, "NotFound", "no such path on a node"),
     }
-}
-
-fn stats(context: &Context, pods: &Pods) -> serde_json::Value {
-    json!({"node": context.config.node_name, "pods": pods.running(), "isConnected": context.uplink.is_connected()})
 }
 
 type Refusal = (StatusCode, &'static str, String);

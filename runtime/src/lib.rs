@@ -39,6 +39,7 @@ mod reporting;
 mod sources;
 mod sub_path;
 mod uplink;
+mod usage;
 mod worker;
 
 pub use agent::Agent;

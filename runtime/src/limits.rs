@@ -46,3 +46,5 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 pub const NODE_PORT_RETRY: Duration = Duration::from_secs(5);
 /// How long an outgoing connection to the outside may take.
 pub const OUTSIDE_CONNECT: Duration = Duration::from_secs(10);
+/// How often it is looked at what the node and its containers use.
+pub const USAGE_PERIOD: Duration = Duration::from_secs(5);

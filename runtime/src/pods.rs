@@ -73,11 +73,6 @@ impl Pods {
             .collect()
     }
 
-    /// How many workers are at work.
-    pub fn running(&self) -> usize {
-        self.lock().values().filter(|worker| !worker.messages.is_closed()).count()
-    }
-
     /// A pod by its name.
     pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
         self.list()

@@ -100,6 +100,26 @@ pub fn a_second_apply_says_unchanged(cluster: &mut Cluster) -> anyhow::Result<()
     Ok(())
 }
 
+pub fn top_shows_what_nodes_and_pods_use(cluster: &mut Cluster) -> anyhow::Result<()> {
+    let kubectl = &cluster.kubectl;
+    eventually("the nodes' use is known", PATIENCE, || {
+        let nodes = kubectl.ok(&["top", "nodes", "--no-headers"])?;
+        let has_use = |name: &str| nodes.lines().any(|row| row.starts_with(name) && row.contains("Mi"));
+        ensure!(has_use("worker-1") && has_use("worker-2"), "{nodes}");
+        Ok(())
+    })?;
+    eventually("the pods' use is known", PATIENCE, || {
+        let pods = kubectl.ok(&["top", "pods", "-l", "app=ticker", "--containers", "--no-headers"])?;
+        ensure!(pods.lines().count() == 1 && pods.contains("ticker") && pods.contains("Mi"), "{pods}");
+        Ok(())
+    })?;
+    let metrics = kubectl.ok(&["get", "--raw", "/api/v1/nodes/worker-1/proxy/metrics/resource"])?;
+    ensure!(metrics.contains("\nnode_cpu_usage_seconds_total "), "{metrics}");
+    let missing = kubectl.run(&["get", "--raw", "/apis/metrics.k8s.io/v1beta1/nodes/worker-9"])?;
+    ensure!(missing.code != 0 && missing.stderr.contains("not found"), "{}", missing.stderr);
+    Ok(())
+}
+
 pub fn get_prints_every_form(cluster: &mut Cluster) -> anyhow::Result<()> {
     let kubectl = &cluster.kubectl;
     let wide = kubectl.ok(&["get", "pods", "-l", "app=hello", "-o", "wide"])?;

@@ -34,6 +34,7 @@ fn cases() -> Vec<Case<Cluster>> {
         case!(examples::a_process_prints_what_its_config_map_says),
         case!(examples::a_computation_ends_with_its_answer),
         case!(examples::limits_hold_while_the_neighbours_answer),
+        case!(kubectl::top_shows_what_nodes_and_pods_use),
         case!(kubectl::get_prints_every_form),
         case!(kubectl::watching_shows_a_new_pod),
         case!(kubectl::describe_tells_the_story_of_a_pod_and_its_deployment),

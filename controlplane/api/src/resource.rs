@@ -232,6 +232,8 @@ impl std::fmt::Debug for Resource {
     }
 }
 
+pub use kinds::metrics::GROUP as METRICS_GROUP;
+
 /// Every resource, core group first.
 pub fn resources() -> &'static [Resource] {
     kinds::RESOURCES

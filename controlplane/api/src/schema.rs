@@ -185,7 +185,9 @@ pub fn message(name: &str) -> Option<&'static Message> {
 /// Kubernetes' own messages.
 pub fn table() -> &'static Table {
     static TABLE: OnceLock<Table> = OnceLock::new();
-    TABLE.get_or_init(|| parse::parse(include_str!("schema/table.txt")).expect("the table in the program is whole"))
+    // The metrics' API is no part of the sources that the table is made of.
+    const TEXT: &str = concat!(include_str!("schema/table.txt"), include_str!("schema/metrics.txt"));
+    TABLE.get_or_init(|| parse::parse(TEXT).expect("the table in the program is whole"))
 }
 
 impl Table {

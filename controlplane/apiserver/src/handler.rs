@@ -15,7 +15,9 @@ use crate::authorization::{self, Attributes};
 use crate::query::Query;
 use crate::request::{self, ResourceTarget, Target};
 use crate::server::Shared;
-use crate::{Body, Peer, authentication, errors, keys, limits, public_paths, respond, reviews, subresources, verbs};
+use crate::{
+    Body, Peer, authentication, errors, keys, limits, metrics, public_paths, respond, reviews, subresources, verbs,
+};
 
 /// A request for a known resource, by a user who may make it.
 pub(crate) struct Call {
@@ -152,6 +154,9 @@ async fn route(shared: &Arc<Shared>, request: Request<Body>, peer: &Peer) -> Res
 }
 
 async fn dispatch(call: Call, method: &Method, body: Body) -> Result<Response<Body>, Status> {
+    if call.resource.group == resource::METRICS_GROUP {
+        return metrics::answer(&call, method).await;
+    }
     if call.resource.is_virtual() {
         return if call.target.verb == "create" && call.target.subresource.is_none() {
             reviews::answer(&call, body).await

@@ -20,6 +20,7 @@ mod events;
 mod handler;
 mod keys;
 mod limits;
+mod metrics;
 mod negotiate;
 mod object;
 mod ownership;

@@ -44,3 +44,6 @@ pub const TOKEN_DEFAULT_SECONDS: i64 = 3600;
 pub const TOKEN_MIN_SECONDS: i64 = 600;
 /// The longest lifetime that a token may be asked for (2^32 s, as in Kubernetes).
 pub const TOKEN_MAX_SECONDS: i64 = 1 << 32;
+
+/// How long a node's agent may take to say what is used there.
+pub const NODE_SUMMARY: Duration = Duration::from_secs(3);

@@ -1,7 +1,6 @@
 //! An HTTP function: an instance for each request, as many at once as it is granted.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
@@ -20,6 +19,7 @@ use crate::hooks;
 use crate::host::Host;
 use crate::memory;
 use crate::process::trap_message;
+use crate::usage::Usage;
 
 /// A function that answers requests. Cheap to clone; clones share the grants' limits.
 #[derive(Clone)]
@@ -111,14 +111,9 @@ impl Function {
         self.inner.last_failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Bytes of memory that its instances use now.
-    pub fn memory_bytes(&self) -> u64 {
-        self.inner.memory.used()
-    }
-
-    /// The CPU time that it has used.
-    pub fn cpu_time(&self) -> Duration {
-        self.inner.cpu.total()
+    /// What all its instances use.
+    pub fn usage(&self) -> Usage {
+        Usage { memory: self.inner.memory.clone(), cpu: self.inner.cpu.clone() }
     }
 }
 

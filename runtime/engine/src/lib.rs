@@ -18,6 +18,7 @@ mod module;
 mod output;
 mod process;
 mod sockets;
+mod usage;
 
 pub use engine::{Engine, EngineConfig};
 pub use error::{LoadError, StartError};
@@ -26,3 +27,4 @@ pub use grants::{Body, BoxError, Grants, LogSink, NoOutbound, Outbound, Outbound
 pub use module::{Kind, Module};
 pub use process::{Exit, ExitReason, Process};
 pub use sockets::Sockets;
+pub use usage::Usage;

@@ -1,7 +1,6 @@
 //! A process: one instance, run to its exit.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use wasmtime::Store;
@@ -14,6 +13,7 @@ use crate::grants::Grants;
 use crate::host::{CoreHost, Host};
 use crate::memory;
 use crate::module::Program;
+use crate::usage::Usage;
 
 /// How a process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,14 +104,9 @@ impl Process {
         self.task.abort();
     }
 
-    /// Bytes of memory it uses.
-    pub fn memory_bytes(&self) -> u64 {
-        self.memory.used()
-    }
-
-    /// The CPU time it has used.
-    pub fn cpu_time(&self) -> Duration {
-        self.cpu.total()
+    /// What it uses; good to be asked also while the process is waited for, and after its end.
+    pub fn usage(&self) -> Usage {
+        Usage { memory: self.memory.clone(), cpu: self.cpu.clone() }
     }
 }
 

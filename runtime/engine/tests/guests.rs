@@ -128,7 +128,7 @@ async fn a_spinning_guest_neither_stops_its_neighbours_nor_outlives_its_end() {
     for process in &mut spinning {
         process.kill();
         assert_eq!(tokio::time::timeout(PATIENCE, process.wait()).await.expect("it ends").code, 137);
-        assert!(process.cpu_time() > Duration::ZERO);
+        assert!(process.usage().cpu_time() > Duration::ZERO);
     }
 }
 
@@ -145,7 +145,12 @@ async fn a_limited_guest_rests_for_the_share_it_may_not_use() {
         tokio::task::yield_now().await;
     }
     // A tenth of a core; three tenths leaves room for a busy machine's clock and still fails without a limit.
-    assert!(process.cpu_time() < start.elapsed().mul_f64(0.3), "{:?} of {:?}", process.cpu_time(), start.elapsed());
+    assert!(
+        process.usage().cpu_time() < start.elapsed().mul_f64(0.3),
+        "{:?} of {:?}",
+        process.usage().cpu_time(),
+        start.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -195,7 +200,7 @@ async fn a_function_answers_with_its_variables_and_nothing_of_the_last_request()
         assert_eq!(ask(&function, "/").await, (StatusCode::OK, "Ahoy from pod-1\n".to_string()));
     }
     // The last instance may still be on its way out.
-    eventually(|| (function.memory_bytes() == 0).then_some(())).await;
+    eventually(|| (function.usage().memory_bytes() == 0).then_some(())).await;
     function.kill();
     assert_eq!(ask(&function, "/").await.0, StatusCode::SERVICE_UNAVAILABLE);
 }

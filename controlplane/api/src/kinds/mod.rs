@@ -8,6 +8,7 @@ mod endpoint_slice;
 mod endpoints;
 mod event;
 mod lease;
+pub(crate) mod metrics;
 mod namespace;
 mod node;
 mod pod;
@@ -52,6 +53,8 @@ pub(crate) const RESOURCES: &[Resource] = &[
     rbac::ROLE,
     lease::ROW,
     endpoint_slice::ROW,
+    metrics::NODE,
+    metrics::POD,
 ];
 
 /// The status as a subresource of the kind itself.
