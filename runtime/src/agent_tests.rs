@@ -290,7 +290,7 @@ async fn agent(directory: &std::path::Path, api: &Api) -> Agent {
         member: true,
         names: Vec::new(),
         addresses: vec![[127, 0, 0, 1].into()],
-        validity: std::time::Duration::from_secs(3_600),
+        validity: Duration::from_secs(3_600),
     };
     let identity = IdentitySource::new(ca.issue(&subject).expect("an identity"));
     let endpoint = Endpoint::bind(SocketAddr::from(([127, 0, 0, 1], 0)), &identity).expect("endpoint");
