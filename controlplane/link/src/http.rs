@@ -11,9 +11,10 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::BoxBody;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
 
 use crate::connection::{Connection, ConnectionLost, Stream, StreamKind};
-use crate::tasks;
+use crate::{limits, tasks};
 
 /// What can go wrong in a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -79,13 +80,26 @@ where
     let served = hyper::server::conn::http1::Builder::new()
         .keep_alive(false)
         .half_close(true)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .without_shutdown();
     // A watch that has nothing to say writes nothing, and would not notice that nobody listens any more.
     tokio::select! {
         biased;
-        served = served => if let Err(error) = served {
-            tracing::debug!(%error, "a request on a stream broke off");
+        served = served => match served {
+            Ok(parts) => linger(parts.io.into_inner()).await,
+            Err(error) => tracing::debug!(%error, "a request on a stream broke off"),
         },
         () = unwanted => {}
     }
+}
+
+/// Ends our direction, then reads what the other side still sends of its request: to refuse it would break the answer on its way.
+async fn linger(mut stream: Stream) {
+    let reading = async {
+        // It fails only when the other side has gone.
+        if stream.shutdown().await.is_ok() {
+            let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+        }
+    };
+    let _ = tokio::time::timeout(limits::LINGER, reading).await;
 }

@@ -32,6 +32,9 @@ pub const ACCEPTED: usize = 64;
 /// How long opening a stream may take, the kind byte included.
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long the rest of a request is read whose answer is complete.
+pub const LINGER: Duration = Duration::from_secs(10);
+
 /// The wait after the first failed dial of a peer; it doubles up to [`REDIAL_LONGEST`].
 pub const REDIAL_FIRST: Duration = Duration::from_millis(50);
 

@@ -213,6 +213,23 @@ async fn a_body_streams_both_ways_while_the_request_goes_on() {
 }
 
 #[tokio::test]
+async fn an_answer_is_whole_though_the_request_was_not_read_to_its_end() {
+    let ca = authority();
+    let (server, worker) = (server(&ca), worker(&ca));
+    let (accepted, dialled) = pair(&server, &worker).await;
+    serve_http(dialled, |_| async { Response::new(full("the whole answer")) });
+    for _ in 0..100 {
+        let (mut sender, body) = Channel::<Bytes, shoal_link::http::BoxError>::new(1);
+        let request = Request::post("/exec").body(body.boxed()).expect("a request");
+        let response = shoal_link::http::request(&accepted, request).await.expect("a response");
+        // The writer goes on until it learns that nobody reads.
+        let writing = async { while sender.send_data(Bytes::from_static(&[b'x'; 1024])).await.is_ok() {} };
+        let (read, ()) = tokio::join!(response.into_body().collect(), writing);
+        assert_eq!(read.expect("a body").to_bytes(), "the whole answer");
+    }
+}
+
+#[tokio::test]
 async fn dropping_a_response_ends_the_work_behind_it() {
     let ca = authority();
     let (server, worker) = (server(&ca), worker(&ca));
