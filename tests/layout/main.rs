@@ -39,7 +39,8 @@ const IMPURE_WORDS: &[&str] = &[
 ];
 
 const HTTP: &[&str] = &["http", "hyper"];
-const RUNTIME: &[&str] = &["shoal-api", "shoal-client", "shoal-link", "shoal-engine", "shoal-images", "shoal-network"];
+const RUNTIME: &[&str] =
+    &["shoal-api", "shoal-client", "shoal-link", "shoal-engine", "shoal-images", "shoal-network", "shoal-streams"];
 const CONTROLPLANE: &[&str] = &[
     "shoal-api",
     "shoal-state",
@@ -60,7 +61,8 @@ const RULES: &[Rule] = &[
     Rule { package: "shoal-controllers", ours: &["shoal-api"], never: IMPURE, is_pure: true },
     Rule { package: "shoal-link", ours: &[], never: &["openraft"], is_pure: false },
     Rule { package: "shoal-store", ours: &["shoal-state", "shoal-link"], never: HTTP, is_pure: false },
-    Rule { package: "shoal-apiserver", ours: &["shoal-api", "shoal-store"], never: &["openraft", "quinn"], is_pure: false },
+    Rule { package: "shoal-streams", ours: &[], never: &["k8s-openapi", "openraft", "quinn", "hyper"], is_pure: false },
+    Rule { package: "shoal-apiserver", ours: &["shoal-api", "shoal-store", "shoal-streams"], never: &["openraft", "quinn"], is_pure: false },
     Rule { package: "shoal-registry", ours: &["shoal-images", "shoal-link"], never: &["openraft"], is_pure: false },
     Rule { package: "shoal-client", ours: &["shoal-api", "shoal-link"], never: &["openraft"], is_pure: false },
     Rule { package: "shoal-engine", ours: &[], never: &["k8s-openapi", "openraft", "quinn"], is_pure: false },

@@ -4,6 +4,8 @@
 //! add up; there is no coverage to guide it. An input that makes a target panic is written into the corpus, from where every later run
 //! replays it.
 
+mod streams;
+
 use std::io::Write;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use shoal_store::targets::{ALL, Target};
+use shoal_store::targets::{self, Target};
 
 /// How large an input gets, in bytes.
 const LARGEST: usize = 8 << 10;
@@ -30,9 +32,9 @@ fn main() -> ExitCode {
     println!("{seconds} s, seed {seed}");
     // A panic is a finding, and is told below.
     std::panic::set_hook(Box::new(|_| {}));
-    let share = Duration::from_secs(seconds) / u32::try_from(ALL.len()).unwrap_or(1);
+    let share = Duration::from_secs(seconds) / u32::try_from(all().count()).unwrap_or(1);
     let (mut passed, mut failed) = (0, 0);
-    for target in ALL {
+    for target in all() {
         match fuzz(target, share, seed) {
             Ok(count) => {
                 println!("{}: {count} inputs", target.name);
@@ -46,6 +48,11 @@ fn main() -> ExitCode {
     }
     println!("{passed} passed, {failed} failed");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Every target.
+fn all() -> impl Iterator<Item = &'static Target> {
+    targets::ALL.iter().chain(streams::ALL)
 }
 
 fn corpus(target: &Target) -> PathBuf {
@@ -62,7 +69,7 @@ fn kept(target: &Target) -> Vec<Vec<u8>> {
 
 /// Writes what each target begins with, so that later versions read what this one wrote.
 fn write_seeds() -> ExitCode {
-    for target in ALL {
+    for target in all() {
         for (number, seed) in (target.seeds)().into_iter().enumerate() {
             let path = corpus(target).join(format!("seed-{number}"));
             let written = std::fs::create_dir_all(corpus(target)).and_then(|()| std::fs::write(&path, seed));
