@@ -74,6 +74,11 @@ impl Addresses {
         Some(next)
     }
 
+    /// The address of a pod.
+    pub fn of(&self, uid: &str) -> Option<IpAddr> {
+        self.taken.iter().find(|(_, owner)| *owner == uid).map(|(address, _)| *address)
+    }
+
     /// The pod needs its address no more.
     pub fn free(&mut self, uid: &str) {
         self.taken.retain(|_, owner| owner != uid);

@@ -115,6 +115,7 @@ impl Agent {
             services: watch::Sender::default(),
             modules: Mutex::new(HashMap::new()),
             open_logs: Mutex::new(HashMap::new()),
+            live: Mutex::new(HashMap::new()),
             usages: Arc::new(Usages::new(Arc::new(ThisProcess))),
             config,
         });

@@ -189,6 +189,10 @@ impl Guests for Doubles {
         })
     }
 
+    fn toolbox(&self) -> BoxFuture<'_, Result<Arc<dyn Program>, String>> {
+        Box::pin(async { Err("there is none".to_owned()) })
+    }
+
     fn threads(&self) -> tokio::runtime::Handle {
         tokio::runtime::Handle::current()
     }
@@ -199,7 +203,7 @@ struct Double(String);
 impl Program for Double {
     fn start(&self, grants: Grants) -> Result<Started, String> {
         if let Some((_, code)) = self.0.split_once("once:") {
-            grants.log.write(crate::logs::Stream::Stdout, b"done\n");
+            grants.output.write(crate::logs::Stream::Stdout, b"done\n");
             let exit = Exit {
                 code: code.parse().unwrap_or(1),
                 reason: if code == "0" { "Completed" } else { "Error" },
@@ -209,6 +213,10 @@ impl Program for Double {
         }
         let greeting = grants.environment.iter().find(|(name, _)| name == "GREETING").map(|(_, value)| value.clone());
         Ok(Started::Function(Arc::new(Hello { greeting: greeting.unwrap_or_default(), killed: Notify::new() })))
+    }
+
+    fn runs_commands(&self) -> bool {
+        self.0.starts_with("once")
     }
 
     fn entrypoint(&self) -> Vec<String> {

@@ -6,21 +6,23 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use shoal_api::quantity::Quantity;
+use shoal_engine::Stdin;
 use shoal_link::tasks::spawn_connection;
 use shoal_network::LocalTarget;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
+use crate::exec::{Live, LiveLog};
 use crate::function_target::FunctionTarget;
-use crate::guests::{Exit, Grants, GuestProcess, ImageRequest, Prepared, PullPolicy, Started, Usage};
+use crate::guests::{Exit, Grants, GuestProcess, ImageRequest, OutputSink, Prepared, PullPolicy, Started, Usage};
 use crate::logs::ContainerLog;
 use crate::mount;
 use crate::outbound::PodOutbound;
 use crate::outbound_policy::AllowedHosts;
 use crate::pod::environment::{arguments, environment};
 use crate::pod::service_env::service_environment;
-use crate::pod::{Happening, spec};
+use crate::pod::{Happening, reuse, spec};
 use crate::worker::Message;
 
 /// The exit code of what is asked to stop and does.
@@ -40,6 +42,7 @@ pub struct Run {
     container: String,
     control: Control,
     log: Arc<ContainerLog>,
+    live: Arc<Live>,
     usage: Arc<dyn Usage>,
     listens: Vec<SocketAddr>,
     messages: mpsc::Sender<Message>,
@@ -122,22 +125,18 @@ pub async fn start(
     let variables = variables(context, pod, definition, address, &prepared).await?;
     let log = ContainerLog::open(&context.log_directory(&key.0, container), restarts)
         .map_err(|error| format!("opening its log: {error}"))?;
-    let grants = Grants {
-        arguments: program_arguments(definition, &variables, &prepared),
-        mounts: mount::mounts(pod, definition, &context.volume_root(&key.0), &variables)?,
-        working_directory: definition.working_dir.clone().filter(|d| !d.is_empty()),
-        log: Arc::clone(&log),
-        memory_limit_bytes: limit(definition, "memory", |q| u64::try_from(q.bytes()).ok()),
-        cpu_limit_millis: limit(definition, "cpu", |q| u32::try_from(q.millis()).ok()),
-        outbound: Arc::new(PodOutbound {
-            namespace: spec::namespace(pod).to_owned(),
-            allowed: AllowedHosts::of(pod),
-            network: Arc::clone(&context.network),
-            outside: context.outside.clone(),
-        }),
-        address,
-        environment: variables.clone(),
+    let (writer, stdin) = if definition.stdin == Some(true) {
+        let (writer, stdin) = Stdin::pipe();
+        (Some(writer), stdin)
+    } else {
+        (None, Stdin::empty())
     };
+    let is_terminal = definition.tty == Some(true);
+    let is_stdin_once = definition.stdin_once == Some(true);
+    let live = Live::new(prepared.clone(), address, writer, is_stdin_once, is_terminal);
+    let streams = Streams { stdin, output: Arc::new(LiveLog::new(Arc::clone(&log), &live)), is_terminal };
+    let mut grants = grants(context, pod, definition, address, &variables, streams)?;
+    grants.arguments = program_arguments(definition, &variables, &prepared);
     let started = prepared.program.start(grants)?;
     let usage = match &started {
         Started::Function(function) => function.usage(),
@@ -145,6 +144,7 @@ pub async fn start(
     };
     context.usages.add(key.clone(), Arc::clone(&usage));
     context.open_logs.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), Arc::clone(&log));
+    context.live.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), Arc::clone(&live));
     let id = uuid::Uuid::new_v4().simple().to_string();
     let mut run = Run {
         id: id.clone(),
@@ -154,6 +154,7 @@ pub async fn start(
         container: container.to_owned(),
         control: Control::Process(mpsc::channel(1).0),
         log,
+        live,
         usage,
         listens: Vec::new(),
         messages: messages.clone(),
@@ -179,7 +180,54 @@ pub async fn start(
     Ok(run)
 }
 
-async fn variables(
+/// What an instance reads and writes.
+pub struct Streams {
+    /// Its input.
+    pub stdin: Stdin,
+    /// Where its output goes.
+    pub output: Arc<dyn OutputSink>,
+    /// Whether they are a terminal's.
+    pub is_terminal: bool,
+}
+
+/// What an instance in this container may use, without arguments.
+///
+/// # Errors
+/// A sentence: a mount that cannot be.
+pub fn grants(
+    context: &Context,
+    pod: &Pod,
+    definition: &Container,
+    address: Option<IpAddr>,
+    variables: &[(String, String)],
+    streams: Streams,
+) -> Result<Grants, String> {
+    Ok(Grants {
+        arguments: Vec::new(),
+        environment: variables.to_vec(),
+        mounts: mount::mounts(pod, definition, &context.volume_root(spec::uid(pod)), variables)?,
+        working_directory: definition.working_dir.clone().filter(|d| !d.is_empty()),
+        stdin: streams.stdin,
+        output: streams.output,
+        is_terminal: streams.is_terminal,
+        memory_limit_bytes: limit(definition, "memory", |q| u64::try_from(q.bytes()).ok()),
+        cpu_limit_millis: limit(definition, "cpu", |q| u32::try_from(q.millis()).ok()),
+        outbound: Arc::new(PodOutbound {
+            namespace: spec::namespace(pod).to_owned(),
+            allowed: AllowedHosts::of(pod),
+            network: Arc::clone(&context.network),
+            outside: context.outside.clone(),
+        }),
+        reuse: reuse::of(pod).map_err(|(field, why)| format!("{field}: {why}"))?,
+        address,
+    })
+}
+
+/// The variables of a container.
+///
+/// # Errors
+/// A sentence: one that names what is not there.
+pub async fn variables(
     context: &Context,
     pod: &Pod,
     container: &Container,
@@ -284,6 +332,11 @@ impl Run {
         let mut open = context.open_logs.lock().unwrap_or_else(PoisonError::into_inner);
         if open.get(&self.key).is_some_and(|log| Arc::ptr_eq(log, &self.log)) {
             open.remove(&self.key);
+        }
+        drop(open);
+        let mut live = context.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if live.get(&self.key).is_some_and(|live| Arc::ptr_eq(live, &self.live)) {
+            live.remove(&self.key);
         }
     }
 }

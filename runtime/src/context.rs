@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::addresses::Addresses;
 use crate::config::AgentConfig;
 use crate::events::Events;
+use crate::exec::Live;
 use crate::guests::{Guests, Prepared};
 use crate::keeper::Keeper;
 use crate::logs::{ContainerLog, LogDirectory};
@@ -55,6 +56,8 @@ pub struct Context {
     pub modules: Mutex<HashMap<(String, String), Prepared>>,
     /// The logs that are being written, by pod uid and container name.
     pub open_logs: Mutex<HashMap<(String, String), Arc<ContainerLog>>>,
+    /// The containers that run, by pod uid and container name.
+    pub live: Mutex<HashMap<(String, String), Arc<Live>>>,
     /// What the node and its containers use.
     pub usages: Arc<Usages>,
 }
@@ -98,6 +101,17 @@ impl Context {
             Some(address) if addresses.keep(address, spec::uid(pod)) => Some(address),
             _ => addresses.take(spec::uid(pod)),
         }
+    }
+
+    /// The address of a pod of this node.
+    pub fn address(&self, uid: &str) -> Option<IpAddr> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).of(uid)
+    }
+
+    /// A container that runs.
+    pub fn live(&self, uid: &str, container: &str) -> Option<Arc<Live>> {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.get(&(uid.to_owned(), container.to_owned())).cloned()
     }
 
     /// Keeps a pod on disk soon.

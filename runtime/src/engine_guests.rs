@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -16,11 +17,15 @@ use shoal_network::{Body, BoxError, LocalTarget, Network};
 
 use crate::config::AgentConfig;
 use crate::guests::{
-    Exit, Grants, GuestFunction, GuestProcess, Guests, ImageRequest, PrepareError, Prepared, Program, Started, Usage,
+    Exit, Grants, GuestFunction, GuestProcess, Guests, ImageRequest, OutputSink, PrepareError, Prepared, Program,
+    Started, Usage,
 };
-use crate::logs::{ContainerLog, Stream};
+use crate::logs::Stream;
 use crate::outbound::{OutboundError as Refusal, PodOutbound};
 use crate::uplink::Uplink;
+
+/// The commands for every container, built from `wasm-examples/toolbox`.
+const TOOLBOX: &[u8] = include_bytes!("../../wasm-examples/toolbox/toolbox.wasm");
 
 /// How long a function may work on one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -33,6 +38,7 @@ const REGISTRY_PATIENCE: Duration = Duration::from_secs(2);
 pub struct EngineGuests {
     engine: Arc<Engine>,
     images: ImageStore,
+    toolbox: tokio::sync::OnceCell<Arc<Module>>,
 }
 
 impl EngineGuests {
@@ -46,7 +52,7 @@ impl EngineGuests {
             Engine::new(&EngineConfig { cache_dir, ..EngineConfig::default() }).context("starting the engine")?;
         let images = ImageStore::open(&config.data_dir.join("images"), Arc::new(Registry(uplink)))
             .context("opening the image files")?;
-        Ok(EngineGuests { engine, images })
+        Ok(EngineGuests { engine, images, toolbox: tokio::sync::OnceCell::new() })
     }
 
     async fn prepare_image(&self, image: ImageRequest) -> Result<Prepared, PrepareError> {
@@ -68,6 +74,15 @@ impl EngineGuests {
 impl Guests for EngineGuests {
     fn prepare(&self, image: ImageRequest) -> BoxFuture<'_, Result<Prepared, PrepareError>> {
         Box::pin(self.prepare_image(image))
+    }
+
+    fn toolbox(&self) -> BoxFuture<'_, Result<Arc<dyn Program>, String>> {
+        Box::pin(async move {
+            let module = self.toolbox.get_or_try_init(|| self.engine.load("toolbox", || Ok(TOOLBOX.to_vec()))).await;
+            let module = module.map_err(|error| format!("the toolbox: {error}"))?;
+            let program = Loaded { module: Arc::clone(module), entrypoint: Vec::new(), environment: Vec::new() };
+            Ok(Arc::new(program) as Arc<dyn Program>)
+        })
     }
 
     fn threads(&self) -> tokio::runtime::Handle {
@@ -107,6 +122,10 @@ impl Program for Loaded {
         }
     }
 
+    fn runs_commands(&self) -> bool {
+        self.module.kind() == Kind::Process
+    }
+
     fn entrypoint(&self) -> Vec<String> {
         self.entrypoint.clone()
     }
@@ -124,8 +143,10 @@ fn engine_grants(grants: Grants) -> shoal_engine::Grants {
         environment: grants.environment,
         preopens: grants.mounts.into_iter().map(preopen).collect(),
         working_directory: grants.working_directory,
-        stdout: Arc::new(Sink(Arc::clone(&grants.log), Stream::Stdout)),
-        stderr: Arc::new(Sink(grants.log, Stream::Stderr)),
+        stdin: grants.stdin,
+        is_terminal: grants.is_terminal,
+        stdout: Arc::new(Sink(Arc::clone(&grants.output), Stream::Stdout)),
+        stderr: Arc::new(Sink(grants.output, Stream::Stderr)),
         memory_limit_bytes: grants.memory_limit_bytes,
         cpu_limit_millis: grants.cpu_limit_millis,
         sockets: grants.address.map(|address| {
@@ -134,6 +155,7 @@ fn engine_grants(grants: Grants) -> shoal_engine::Grants {
         outbound: Arc::new(Route(grants.outbound)),
         request_timeout: REQUEST_TIMEOUT,
         concurrency: CONCURRENCY,
+        reuse: grants.reuse,
     }
 }
 
@@ -157,11 +179,19 @@ impl Sockets for PodPorts {
     }
 }
 
-struct Sink(Arc<ContainerLog>, Stream);
+struct Sink(Arc<dyn OutputSink>, Stream);
 
 impl LogSink for Sink {
     fn write(&self, bytes: &[u8]) {
         self.0.write(self.1, bytes);
+    }
+
+    fn room(&self) -> usize {
+        self.0.room()
+    }
+
+    fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_room(context)
     }
 }
 
@@ -246,7 +276,7 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
-    use crate::logs::LogDirectory;
+    use crate::logs::{ContainerLog, LogDirectory};
     use crate::outbound::Outside;
     use crate::outbound_policy::AllowedHosts;
 
@@ -262,7 +292,9 @@ mod tests {
             environment: Vec::new(),
             mounts: Vec::new(),
             working_directory: None,
-            log,
+            stdin: shoal_engine::Stdin::empty(),
+            output: log,
+            is_terminal: false,
             memory_limit_bytes: Some(64 << 20),
             cpu_limit_millis: None,
             outbound: Arc::new(PodOutbound {
@@ -271,6 +303,7 @@ mod tests {
                 network: network(),
                 outside: Outside::default(),
             }),
+            reuse: None,
             address: None,
         });
         let Ok(Started::Function(function)) = started else { panic!("hello is a function") };

@@ -4,14 +4,17 @@
 //! engine knows no Kubernetes and the pods' code no engine.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
+pub use shoal_engine::Reuse;
+use shoal_engine::Stdin;
 pub use shoal_images::PullPolicy;
 use shoal_network::Body;
 
-use crate::logs::ContainerLog;
+use crate::logs::Stream;
 use crate::mount::Mount;
 use crate::outbound::PodOutbound;
 
@@ -19,6 +22,9 @@ use crate::outbound::PodOutbound;
 pub trait Guests: Send + Sync + 'static {
     /// Fetches the image as the policy says, verifies and compiles it.
     fn prepare(&self, image: ImageRequest) -> BoxFuture<'_, Result<Prepared, PrepareError>>;
+
+    /// The program with the commands that people expect in every container.
+    fn toolbox(&self) -> BoxFuture<'_, Result<Arc<dyn Program>, String>>;
 
     /// The threads on which they run, for connections whose requests they answer.
     fn threads(&self) -> tokio::runtime::Handle;
@@ -62,10 +68,26 @@ pub trait Program: Send + Sync + 'static {
     /// # Errors
     /// A sentence.
     fn start(&self, grants: Grants) -> Result<Started, String>;
+    /// Whether it is a process, so that it can be started beside itself with other arguments.
+    fn runs_commands(&self) -> bool;
     /// The first argument, where the container names no command.
     fn entrypoint(&self) -> Vec<String>;
     /// The image's own variables.
     fn environment(&self) -> Vec<(String, String)>;
+}
+
+/// Takes what a guest prints, on the guest's threads. One that must lose nothing says how much room it has; the guest waits for more.
+pub trait OutputSink: Send + Sync + 'static {
+    /// Some bytes, never more than there was room for.
+    fn write(&self, stream: Stream, bytes: &[u8]);
+    /// How many bytes it can take now.
+    fn room(&self) -> usize {
+        usize::MAX
+    }
+    /// Ready when there is room; else the task is woken when there may be.
+    fn poll_room(&self, _context: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
 }
 
 /// Everything that a container may use.
@@ -78,14 +100,20 @@ pub struct Grants {
     pub mounts: Vec<Mount>,
     /// Where it starts, if that is said.
     pub working_directory: Option<String>,
+    /// What it reads.
+    pub stdin: Stdin,
     /// Where its output goes.
-    pub log: Arc<ContainerLog>,
+    pub output: Arc<dyn OutputSink>,
+    /// Whether both are a terminal's.
+    pub is_terminal: bool,
     /// Bytes of memory; none means no limit of the pod's own.
     pub memory_limit_bytes: Option<u64>,
     /// Thousandths of a core; none means no limit.
     pub cpu_limit_millis: Option<u32>,
     /// Where its requests go.
     pub outbound: Arc<PodOutbound>,
+    /// Whether a function's instances are reused.
+    pub reuse: Option<Reuse>,
     /// The pod's address, at which a process's ports are; none means that it cannot listen.
     pub address: Option<std::net::IpAddr>,
 }

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
+use crate::exec;
 use crate::pod::{Happening, spec};
 use crate::pod_http;
 use crate::worker::Message;
@@ -16,6 +17,7 @@ use crate::worker::Message;
 /// One hook of one container of a pod.
 pub struct Hook {
     context: Arc<Context>,
+    pod: Pod,
     container: Container,
     address: Option<IpAddr>,
     handler: LifecycleHandler,
@@ -26,14 +28,14 @@ impl Hook {
     pub fn post_start(context: &Arc<Context>, pod: &Pod, container: &str, address: Option<IpAddr>) -> Option<Hook> {
         let container = spec::container(pod, container)?;
         let handler = spec::post_start(container)?.clone();
-        Some(Hook { context: Arc::clone(context), container: container.clone(), address, handler })
+        Some(Hook { context: Arc::clone(context), pod: pod.clone(), container: container.clone(), address, handler })
     }
 
     /// What is to be done before the container is asked to stop.
     pub fn pre_stop(context: &Arc<Context>, pod: &Pod, container: &str, address: Option<IpAddr>) -> Option<Hook> {
         let container = spec::container(pod, container)?;
         let handler = container.lifecycle.as_ref()?.pre_stop.clone()?;
-        Some(Hook { context: Arc::clone(context), container: container.clone(), address, handler })
+        Some(Hook { context: Arc::clone(context), pod: pod.clone(), container: container.clone(), address, handler })
     }
 
     /// Does it and tells the worker, unless the run `id` ends before.
@@ -63,6 +65,13 @@ impl Hook {
         if let Some(get) = &self.handler.http_get {
             let address = self.address.ok_or("the pod has no address")?;
             pod_http::get(&self.context.network, &self.container, address, get, "kube-lifecycle/1.35").await?;
+        }
+        if let Some(action) = &self.handler.exec {
+            let command = action.command.as_deref().unwrap_or_default();
+            let ended = exec::run(&self.context, &self.pod, &self.container.name, command).await?;
+            if ended.code != 0 {
+                return Err(format!("command {command:?} exited with {}: {}", ended.code, ended.output));
+            }
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use shoal_link::{Connection, StreamKind};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::context::Context;
+use crate::exec;
 use crate::limits::KUBELET_STREAMS;
 use crate::logs::read::{LogOptions, LogReader, percent_decode};
 use crate::pod::spec;
@@ -39,11 +40,19 @@ pub async fn serve(context: Arc<Context>, pods: Arc<Pods>, connection: Connectio
 }
 
 async fn answer(context: Arc<Context>, pods: Arc<Pods>, request: Request<Body>) -> Response<Body> {
+    let parts: Vec<String> = request.uri().path().split('/').filter(|p| !p.is_empty()).map(percent_decode).collect();
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    if let ["exec" | "attach" | "portForward", namespace, name, ..] = parts.as_slice() {
+        if request.method() != Method::POST {
+            return failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "only POST is answered here");
+        }
+        let Some(pod) = pods.find(namespace, name) else { return no_pod(name) };
+        let answered = streams(&context, &pod, parts.as_slice(), request).await;
+        return answered.unwrap_or_else(|(status, reason, message)| failure(status, reason, &message));
+    }
     if request.method() != Method::GET {
         return failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "only GET is answered here");
     }
-    let parts: Vec<String> = request.uri().path().split('/').filter(|p| !p.is_empty()).map(percent_decode).collect();
-    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     match parts.as_slice() {
         ["healthz"] => shoal_network::text_response(StatusCode::OK, "ok"),
         ["pods"] => {
@@ -59,9 +68,7 @@ async fn answer(context: Arc<Context>, pods: Arc<Pods>, request: Request<Body>) 
             response
         }
         ["containerLogs", namespace, name, container] => {
-            let Some(pod) = pods.find(namespace, name) else {
-                return failure(StatusCode::NOT_FOUND, "NotFound", &format!("pod {name:?} is not on this node"));
-            };
+            let Some(pod) = pods.find(namespace, name) else { return no_pod(name) };
             match logs(&context, &pod, container, request.uri().query().unwrap_or_default()).await {
                 Ok(response) => response,
                 Err((status, reason, message)) => failure(status, reason, &message),
@@ -71,7 +78,29 @@ async fn answer(context: Arc<Context>, pods: Arc<Pods>, request: Request<Body>) 
     }
 }
 
-type Refusal = (StatusCode, &'static str, String);
+/// Why a request is not answered: the code, the reason and the message of a `metav1.Status`.
+pub type Refusal = (StatusCode, &'static str, String);
+
+fn no_pod(name: &str) -> Response<Body> {
+    failure(StatusCode::NOT_FOUND, "NotFound", &format!("pod {name:?} is not on this node"))
+}
+
+/// What goes both ways as long as it lasts: the request's body in, the answer's body out.
+async fn streams(
+    context: &Arc<Context>,
+    pod: &Pod,
+    path: &[&str],
+    request: Request<Body>,
+) -> Result<Response<Body>, Refusal> {
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let body = request.into_body();
+    match path {
+        ["exec", _, _, container] => exec::exec(context, pod, container, &query, body).await,
+        ["attach", _, _, container] => exec::attach(context, pod, container, &query, body),
+        ["portForward", _, _] => exec::port_forward(context, pod, &query, body).await,
+        _ => Err((StatusCode::NOT_FOUND, "NotFound", "no such path on a node".to_owned())),
+    }
+}
 
 async fn logs(context: &Context, pod: &Pod, container: &str, query: &str) -> Result<Response<Body>, Refusal> {
     let bad = |message| (StatusCode::BAD_REQUEST, "BadRequest", message);

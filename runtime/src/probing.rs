@@ -1,5 +1,6 @@
 //! Asking a container's probes and telling its worker when one changes its mind.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::container::Run;
 use crate::context::Context;
+use crate::exec;
 use crate::pod::observed::ProbeKind;
 use crate::pod::probe::{Timing, Verdict};
 use crate::pod::{Happening, spec};
-use crate::pod_http;
 use crate::worker::Message;
+use crate::{pod_grpc, pod_http};
 
 /// Bytes of a failing answer that the event shows.
 const SHOWN_BODY_BYTES: usize = 256;
@@ -37,6 +39,7 @@ pub fn start(context: &Arc<Context>, pod: &Pod, container: &str, run: &Run, mess
         let Some(probe) = probe else { continue };
         let prober = Prober {
             context: Arc::clone(context),
+            pod: pod.clone(),
             container: definition.clone(),
             id: run.id.clone(),
             probe: probe.clone(),
@@ -52,6 +55,7 @@ pub fn start(context: &Arc<Context>, pod: &Pod, container: &str, run: &Run, mess
 
 struct Prober {
     context: Arc<Context>,
+    pod: Pod,
     container: Container,
     id: String,
     probe: Probe,
@@ -112,9 +116,24 @@ impl Prober {
                 let is_open = self.context.network.local().target(address).is_some();
                 return if is_open { Ok(()) } else { Err(format!("dial tcp {address}: connect: connection refused")) };
             }
+            if let Some(exec) = &self.probe.exec {
+                return self.run(exec.command.as_deref().unwrap_or_default()).await;
+            }
+            if let Some(grpc) = &self.probe.grpc {
+                let port = u16::try_from(grpc.port).map_err(|_| format!("grpc.port: {} is no port", grpc.port))?;
+                let address = SocketAddr::new(self.address, port);
+                return pod_grpc::check(&self.context.network, address, grpc.service.as_deref().unwrap_or_default())
+                    .await;
+            }
             Ok(())
         };
         tokio::time::timeout(timeout, attempt).await.unwrap_or_else(|_| Err(format!("no answer within {timeout:?}")))
+    }
+
+    /// Exit code 0 is success; what the command prints says why it is none.
+    async fn run(&self, command: &[String]) -> Result<(), String> {
+        let ended = exec::run(&self.context, &self.pod, &self.container.name, command).await?;
+        if ended.code == 0 { Ok(()) } else { Err(ended.output) }
     }
 
     /// A status from 200 to 399 is success (Kubernetes, "Configure Probes").

@@ -293,7 +293,7 @@ pub fn running(kubectl: &Tool, selector: &str) -> anyhow::Result<usize> {
 }
 
 /// The lines of a program's output as they come; the channel ends with the output.
-fn read_along(output: impl std::io::Read + Send + 'static) -> mpsc::Receiver<String> {
+pub fn read_along(output: impl std::io::Read + Send + 'static) -> mpsc::Receiver<String> {
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {

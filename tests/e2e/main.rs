@@ -11,6 +11,7 @@ mod helm;
 mod inputs;
 mod kubectl;
 mod servers;
+mod streams;
 mod workloads;
 
 use std::path::Path;
@@ -48,6 +49,12 @@ fn cases() -> Vec<Case<Cluster>> {
         case!(workloads::a_part_of_a_volume_is_mounted_in_its_place),
         case!(workloads::hooks_are_asked_after_the_start_and_before_the_end),
         case!(workloads::a_failing_readiness_probe_takes_a_pod_out_of_its_service),
+        case!(streams::exec_runs_a_command_and_gives_back_its_output_and_exit_code),
+        case!(streams::exec_passes_input_in_both_protocols),
+        case!(streams::cp_carries_files_both_ways),
+        case!(streams::port_forward_reaches_a_function_and_names_a_closed_port),
+        case!(streams::attach_shows_what_a_container_prints_and_types_to_it),
+        case!(streams::probes_and_hooks_run_commands),
         case!(inputs::bad_manifests_get_the_error_that_kubectl_users_know),
         case!(inputs::bad_images_are_named_in_status_and_events),
         case!(inputs::strangers_are_refused),

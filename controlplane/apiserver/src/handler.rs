@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, Request, Response};
+use hyper::upgrade::OnUpgrade;
 use shoal_api::Status;
 use shoal_api::resource::{self, Resource};
 use shoal_api::selector::FieldSelector;
@@ -27,6 +28,8 @@ pub(crate) struct Call {
     pub resource: &'static Resource,
     pub query: Query,
     pub headers: HeaderMap,
+    /// The client's connection, for what changes its protocol.
+    pub upgrade: Option<OnUpgrade>,
 }
 
 impl Call {
@@ -120,7 +123,7 @@ pub(crate) async fn answer(shared: &Arc<Shared>, request: Request<Body>, peer: &
 }
 
 async fn route(shared: &Arc<Shared>, request: Request<Body>, peer: &Peer) -> Result<Response<Body>, Status> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let query = Query::parse(parts.uri.query());
     let target = request::parse(&parts.method, parts.uri.path(), query.flag("watch"));
     let _place = admit_load(shared, peer, &target, &query)?;
@@ -149,7 +152,8 @@ async fn route(shared: &Arc<Shared>, request: Request<Body>, peer: &Peer) -> Res
     {
         return Err(Status::path_not_found());
     }
-    let call = Call { shared: shared.clone(), user, target, resource, query, headers: parts.headers };
+    let upgrade = parts.extensions.remove::<OnUpgrade>();
+    let call = Call { shared: shared.clone(), user, target, resource, query, headers: parts.headers, upgrade };
     dispatch(call, &parts.method, body).await
 }
 
@@ -197,7 +201,10 @@ fn admit_load(
 ) -> Result<Option<OwnedSemaphorePermit>, Status> {
     let long_running = match target {
         Target::Resource(target) => {
-            target.verb == "watch" || (target.subresource.as_deref() == Some("log") && query.flag("follow"))
+            let subresource = target.subresource.as_deref();
+            target.verb == "watch"
+                || (subresource == Some("log") && query.flag("follow"))
+                || matches!(subresource, Some("exec" | "attach" | "portforward"))
         }
         Target::Path(_) => false,
     };

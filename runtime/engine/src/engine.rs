@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use tokio::sync::Semaphore;
 use wasmtime::component::Linker as ComponentLinker;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, Linker as CoreLinker, PoolingAllocationConfig};
 
@@ -45,6 +46,8 @@ pub struct Engine {
     pub(crate) core_linker: CoreLinker<CoreHost>,
     pub(crate) cache: Option<Cache>,
     pub(crate) ticker: Arc<Ticker>,
+    /// Places for instances that wait for a next request: half of the slots, so that they never keep others from theirs.
+    pub(crate) warm_places: Arc<Semaphore>,
     process_capacity: u32,
     guests: Option<tokio::runtime::Runtime>,
     loaded: Mutex<HashMap<String, Weak<Module>>>,
@@ -103,6 +106,7 @@ impl Engine {
             plain,
             cache,
             ticker,
+            warm_places: Arc::new(Semaphore::new(config.function_instances as usize / 2)),
             process_capacity,
             guests: Some(guests),
             loaded: Mutex::default(),

@@ -1,4 +1,4 @@
-//! An HTTP function: an instance for each request, as many at once as it is granted.
+//! An HTTP function: an instance for each request, or one that waits from an earlier request, as many at once as it is granted.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,9 +17,11 @@ use crate::error::StartError;
 use crate::grants::{Body, Grants};
 use crate::hooks;
 use crate::host::Host;
+use crate::input::Stdin;
 use crate::memory;
 use crate::process::trap_message;
 use crate::usage::Usage;
+use crate::warm::{Instance, Warm};
 
 /// A function that answers requests. Cheap to clone; clones share the grants' limits.
 #[derive(Clone)]
@@ -33,6 +35,7 @@ struct Inner {
     grants: Grants,
     memory: Arc<memory::Meter>,
     cpu: Arc<cpu::Meter>,
+    warm: Arc<Warm>,
     /// Places to work. An instance keeps its place to its very end, its body and what it does afterwards included.
     places: Arc<Semaphore>,
     /// Places to work and places to wait.
@@ -43,15 +46,17 @@ struct Inner {
 
 impl Function {
     pub(crate) fn new(engine: Arc<Engine>, program: ProxyPre<Host>, grants: Grants) -> Result<Self, StartError> {
-        // A port would last no longer than a request.
-        let grants = Grants { sockets: None, ..grants };
+        // A port, or an input, would last no longer than a request.
+        let grants = Grants { sockets: None, stdin: Stdin::empty(), ..grants };
         let memory = memory::Meter::new(grants.memory_limit_bytes);
         // What cannot be granted shows now and not at the first request.
         Host::new(&grants, &memory)?;
         let concurrency = grants.concurrency.max(1);
+        let warm = Warm::new(grants.reuse, Arc::clone(&engine.warm_places));
         Ok(Self {
             inner: Arc::new(Inner {
                 engine,
+                warm,
                 program,
                 memory,
                 cpu: cpu::Meter::new(grants.cpu_limit_millis),
@@ -104,6 +109,7 @@ impl Function {
     /// Ends every instance at once, and answers 503 from now on.
     pub fn kill(&self) {
         self.inner.killed.send_replace(true);
+        self.inner.warm.clear();
     }
 
     /// What the last guest that failed said, and forgets it.
@@ -157,27 +163,51 @@ impl Inner {
         if request.uri().authority().is_none() && !request.headers().contains_key(header::HOST) {
             request.headers_mut().insert(header::HOST, header::HeaderValue::from_static("localhost"));
         }
-        let host = match Host::new(&self.grants, &self.memory) {
-            Ok(host) => host,
-            Err(error) => return Ended::Failed(error.to_string()),
+        let mut instance = match self.warm.take() {
+            Some(instance) => instance,
+            None => match self.instantiate().await {
+                Ok(instance) => instance,
+                Err(ended) => return ended,
+            },
         };
-        let mut store = Store::new(&self.engine.pooled, host);
-        store.limiter(|host| &mut host.memory);
-        cpu::meter_store(&mut store, &self.cpu);
+        let Instance { store, proxy, .. } = &mut instance;
         let answered = async {
             let request = request.map(|body| body.map_err(|error| hooks::body_error(&error)));
             let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
             let out = store.data_mut().http().new_response_outparam(head)?;
-            let instance = self.program.instantiate_async(&mut store).await?;
-            instance.wasi_http_incoming_handler().call_handle(&mut store, request, out).await
+            proxy.wasi_http_incoming_handler().call_handle(&mut *store, request, out).await
         };
-        let answered = answered.await;
-        match answered {
-            Ok(()) => Ended::Returned,
-            Err(_) if store.data().memory.exceeded() => Ended::Failed("it exceeded its memory limit".to_string()),
-            Err(error) if error.is::<PoolConcurrencyLimitError>() => Ended::NoSlot,
-            Err(error) => Ended::Failed(trap_message(&error)),
+        match answered.await {
+            Ok(()) => {
+                if !*self.killed.borrow() {
+                    self.warm.keep(instance);
+                }
+                Ended::Returned
+            }
+            Err(error) => ended(&error, &instance.store),
         }
+    }
+
+    /// A fresh instance, or how it failed.
+    async fn instantiate(&self) -> Result<Instance, Ended> {
+        let host = Host::new(&self.grants, &self.memory).map_err(|error| Ended::Failed(error.to_string()))?;
+        let mut store = Store::new(&self.engine.pooled, host);
+        store.limiter(|host| &mut host.memory);
+        cpu::meter_store(&mut store, &self.cpu);
+        match self.program.instantiate_async(&mut store).await {
+            Ok(proxy) => Ok(Instance::new(store, proxy)),
+            Err(error) => Err(ended(&error, &store)),
+        }
+    }
+}
+
+fn ended(error: &wasmtime::Error, store: &Store<Host>) -> Ended {
+    if store.data().memory.exceeded() {
+        Ended::Failed("it exceeded its memory limit".to_string())
+    } else if error.is::<PoolConcurrencyLimitError>() {
+        Ended::NoSlot
+    } else {
+        Ended::Failed(trap_message(error))
     }
 }
 

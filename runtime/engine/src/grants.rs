@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
 
+use crate::input::Stdin;
 use crate::sockets::Sockets;
 
 /// What can go wrong in a body.
@@ -28,6 +30,10 @@ pub struct Grants {
     pub preopens: Vec<Preopen>,
     /// The directory it starts in.
     pub working_directory: Option<String>,
+    /// What it reads as its standard input; the instances of a function read nothing.
+    pub stdin: Stdin,
+    /// Whether its standard streams are a terminal's.
+    pub is_terminal: bool,
     /// Where its standard output goes.
     pub stdout: Arc<dyn LogSink>,
     /// Where its standard error goes.
@@ -44,6 +50,17 @@ pub struct Grants {
     pub request_timeout: Duration,
     /// How many requests a function works on at once; as many again may wait.
     pub concurrency: usize,
+    /// Whether a function's instance may answer more than one request, one after the other; none is a fresh one for each.
+    pub reuse: Option<Reuse>,
+}
+
+/// How instances of a function are reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reuse {
+    /// How many wait for requests at most.
+    pub instances: usize,
+    /// How many requests one answers at most.
+    pub requests: u32,
 }
 
 impl Grants {
@@ -54,6 +71,8 @@ impl Grants {
             environment: Vec::new(),
             preopens: Vec::new(),
             working_directory: None,
+            stdin: Stdin::empty(),
+            is_terminal: false,
             stdout: output.clone(),
             stderr: output,
             memory_limit_bytes: None,
@@ -62,6 +81,7 @@ impl Grants {
             sockets: None,
             request_timeout: Duration::from_secs(30),
             concurrency: 128,
+            reuse: None,
         }
     }
 }
@@ -77,10 +97,21 @@ pub struct Preopen {
     pub read_only: bool,
 }
 
-/// Takes what a guest prints. It is called on the guest's threads and must not wait for long; whatever it does not want, it drops.
+/// Takes what a guest prints. It is called on the guest's threads and must not wait for long. One that must lose nothing says how
+/// much room it has; the guest waits for more.
 pub trait LogSink: Send + Sync + 'static {
-    /// Some bytes; lines may come in pieces, and several at once.
+    /// Some bytes; lines may come in pieces, and several at once. Never more than there was room for.
     fn write(&self, bytes: &[u8]);
+
+    /// How many bytes it can take now.
+    fn room(&self) -> usize {
+        usize::MAX
+    }
+
+    /// Ready when there is room; else the task is woken when there may be.
+    fn poll_room(&self, _context: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
 }
 
 /// Where a guest's HTTP requests go: the embedder decides what it may reach.

@@ -11,6 +11,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use crate::error::StartError;
 use crate::grants::Grants;
 use crate::hooks::Hooks;
+use crate::input::Input;
 use crate::memory;
 use crate::output::Output;
 use crate::sockets::{Ports, View};
@@ -82,7 +83,10 @@ fn wasi(grants: &Grants) -> Result<WasiCtxBuilder, StartError> {
         // Which addresses they may be is decided in `sockets`, before wasmtime sees them.
         wasi.inherit_network().allow_tcp(true).allow_udp(false).allow_ip_name_lookup(false);
     }
-    wasi.stdout(Output(grants.stdout.clone())).stderr(Output(grants.stderr.clone()));
+    let is_terminal = grants.is_terminal;
+    wasi.stdin(Input { stdin: grants.stdin.clone(), is_terminal })
+        .stdout(Output { sink: grants.stdout.clone(), is_terminal })
+        .stderr(Output { sink: grants.stderr.clone(), is_terminal });
     if let Some(directory) = &grants.working_directory {
         wasi.initial_cwd(directory);
     }

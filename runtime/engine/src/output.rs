@@ -1,4 +1,5 @@
-//! A guest's standard output and error: bytes go straight to the sink, without a task and without a buffer of our own.
+//! A guest's standard output and error: bytes go straight to the sink, without a task and without a buffer of our own; a sink without
+//! room lets the guest wait.
 
 use std::io;
 use std::pin::Pin;
@@ -18,11 +19,14 @@ const CHUNK: usize = 64 * 1024;
 
 /// A sink as a standard stream.
 #[derive(Clone)]
-pub(crate) struct Output(pub Arc<dyn LogSink>);
+pub(crate) struct Output {
+    pub sink: Arc<dyn LogSink>,
+    pub is_terminal: bool,
+}
 
 impl IsTerminal for Output {
     fn is_terminal(&self) -> bool {
-        false
+        self.is_terminal
     }
 }
 
@@ -37,9 +41,12 @@ impl StdoutStream for Output {
 }
 
 impl AsyncWrite for Output {
-    fn poll_write(self: Pin<&mut Self>, _context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.write(bytes);
-        Poll::Ready(Ok(bytes.len()))
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.sink.poll_room(context).map(|()| {
+            let taken = &bytes[..bytes.len().min(self.sink.room())];
+            self.sink.write(taken);
+            Ok(taken.len())
+        })
     }
 
     fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -53,12 +60,14 @@ impl AsyncWrite for Output {
 
 #[wasmtime_wasi::async_trait]
 impl Pollable for Output {
-    async fn ready(&mut self) {}
+    async fn ready(&mut self) {
+        std::future::poll_fn(|context| self.sink.poll_room(context)).await;
+    }
 }
 
 impl OutputStream for Output {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.0.write(&bytes);
+        self.sink.write(&bytes);
         Ok(())
     }
 
@@ -67,6 +76,6 @@ impl OutputStream for Output {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(CHUNK)
+        Ok(self.sink.room().min(CHUNK))
     }
 }

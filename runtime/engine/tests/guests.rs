@@ -12,7 +12,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use shoal_engine::{
     Body, Engine, EngineConfig, ExitReason, Function, Grants, Kind, LoadError, LogSink, Module, Outbound,
-    OutboundError, Preopen, Sockets,
+    OutboundError, Preopen, Reuse, Sockets,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -316,7 +316,7 @@ fn handler(body: &str) -> Vec<u8> {
                 (export "response-outparam" (type (sub resource)))))
             (alias export $types "incoming-request" (type $request))
             (alias export $types "response-outparam" (type $out))
-            (core module $module (func (export "handle") (param i32 i32) {body}))
+            (core module $module (global (mut i32) (i32.const 0)) (func (export "handle") (param i32 i32) {body}))
             (core instance $core (instantiate $module))
             (func $handle (param "request" (own $request)) (param "response-out" (own $out))
                 (canon lift (core func $core "handle")))
@@ -376,6 +376,27 @@ async fn more_requests_than_may_wait_are_told_to_come_again() {
     tokio::time::timeout(PATIENCE, is_admitted).await.expect("there is room again");
     busy.kill();
     assert_eq!(again.await.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn an_instance_is_reused_only_where_it_is_allowed_and_as_often_as_it_is() {
+    // Counts its requests; the third in one instance traps.
+    let count = "(global.set 0 (i32.add (global.get 0) (i32.const 1)))
+        (if (i32.eq (global.get 0) (i32.const 3)) (then unreachable))";
+    let engine = engine();
+    for (reuse, trapping) in [(None, vec![]), (Some(2), vec![]), (Some(9), vec![3, 6])] {
+        let reuse = reuse.map(|requests| Reuse { instances: 4, requests });
+        let function = handling(&engine, count, |grants| grants.reuse = reuse).await;
+        let mut trapped = Vec::new();
+        for request in 1..=6 {
+            // It never answers; what it says of the failure tells whether it trapped. The instance is back with the answer.
+            let (_, body) = ask(&function, "/").await;
+            if body.contains("the function failed") {
+                trapped.push(request);
+            }
+        }
+        assert_eq!(trapped, trapping, "{reuse:?}");
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 //! This crate knows no Kubernetes object; the agent translates.
 
 mod body;
+mod connect;
 mod dial;
 mod forward;
 mod limits;
@@ -16,6 +17,7 @@ mod peers;
 mod table;
 
 pub use body::{refusal, text_response};
+pub use connect::ByteStream;
 pub use dial::send_http;
 pub use forward::{Network, NetworkError};
 pub use local::{HttpTarget, LocalPods, LocalTarget, Refused};

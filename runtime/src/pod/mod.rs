@@ -12,6 +12,7 @@ pub mod fields;
 pub mod observed;
 pub mod probe;
 pub mod references;
+pub mod reuse;
 pub mod service_env;
 pub mod spec;
 pub mod status;

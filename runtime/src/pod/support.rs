@@ -1,8 +1,9 @@
 //! Which pods are refused, and the field that says so. A pod that cannot be honoured is never half-run.
 
-use k8s_openapi::api::core::v1::{Container, Lifecycle, LifecycleHandler, Pod, PodSpec, Probe, Volume};
+use k8s_openapi::api::core::v1::{Container, Lifecycle, LifecycleHandler, Pod, PodSpec, Volume};
 
 use super::observed::Refusal;
+use super::reuse;
 
 /// The reason of a pod that is refused, in its status and in the event.
 pub const REASON: &str = "UnsupportedPodSpec";
@@ -14,7 +15,7 @@ const RUNTIME_CLASSES: [&str; 8] =
 /// Why the pod cannot be run, with the path of the field; `None` if it can.
 pub fn refusal(pod: &Pod) -> Option<Refusal> {
     let spec = pod.spec.as_ref()?;
-    let (path, why) = unsupported(spec)?;
+    let (path, why) = unsupported(spec).or_else(|| reuse::of(pod).err())?;
     Some(Refusal { reason: REASON.to_owned(), message: format!("{path}: {why}") })
 }
 
@@ -107,32 +108,14 @@ fn of_container(container: &Container) -> Option<Unsupported> {
             "not supported; a NodePort service reaches the pod from outside",
         ));
     }
-    let probe =
-        |name: &str, probe: Option<&Probe>| probe.and_then(of_probe).map(|(path, why)| (format!("{name}.{path}"), why));
-    probe("livenessProbe", container.liveness_probe.as_ref())
-        .or_else(|| probe("readinessProbe", container.readiness_probe.as_ref()))
-        .or_else(|| probe("startupProbe", container.startup_probe.as_ref()))
-        .or_else(|| container.lifecycle.as_ref().and_then(of_lifecycle))
-}
-
-fn of_probe(probe: &Probe) -> Option<Unsupported> {
-    if probe.exec.is_some() {
-        return Some(("exec".to_owned(), "a Wasm module has no commands to run; use httpGet"));
-    }
-    probe.grpc.is_some().then(|| ("grpc".to_owned(), "not supported; use httpGet"))
+    container.lifecycle.as_ref().and_then(of_lifecycle)
 }
 
 fn of_lifecycle(lifecycle: &Lifecycle) -> Option<Unsupported> {
     let of_handler = |name: &str, handler: Option<&LifecycleHandler>| {
-        let handler = handler?;
-        let (field, why) = if handler.exec.is_some() {
-            ("exec", "a Wasm module has no commands to run; use httpGet or sleep")
-        } else if handler.tcp_socket.is_some() {
-            ("tcpSocket", "Kubernetes does not support it either; use httpGet or sleep")
-        } else {
-            return None;
-        };
-        Some((format!("lifecycle.{name}.{field}"), why))
+        handler?.tcp_socket.as_ref()?;
+        let why = "Kubernetes does not support it either; use exec, httpGet or sleep";
+        Some((format!("lifecycle.{name}.tcpSocket"), why))
     };
     of_handler("postStart", lifecycle.post_start.as_ref())
         .or_else(|| of_handler("preStop", lifecycle.pre_stop.as_ref()))
@@ -166,11 +149,6 @@ mod tests {
                 "spec.volumes[0].persistentVolumeClaim",
             ),
             (with(json!({"securityContext": {"privileged": true}})), "spec.containers[0].securityContext.privileged"),
-            (with(json!({"livenessProbe": {"exec": {"command": ["x"]}}})), "spec.containers[0].livenessProbe.exec"),
-            (
-                with(json!({"lifecycle": {"preStop": {"exec": {"command": ["x"]}}}})),
-                "spec.containers[0].lifecycle.preStop.exec",
-            ),
             (
                 with(json!({"lifecycle": {"postStart": {"tcpSocket": {"port": 80}}}})),
                 "spec.containers[0].lifecycle.postStart.tcpSocket",
@@ -187,6 +165,7 @@ mod tests {
             json!({"runtimeClassName": "wasmtime-spin-v2", "containers": [], "volumes": [{"name": "v"}, {"name": "c", "configMap": {"name": "c"}}]}),
             json!({"containers": [{"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "x"}], "lifecycle": {"postStart": {"httpGet": {"port": 80}}}}]}),
             json!({"containers": [{"name": "c", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}, "readinessProbe": {"httpGet": {"port": 80}}}]}),
+            json!({"containers": [{"name": "c", "lifecycle": {"preStop": {"exec": {"command": ["x"]}}}, "livenessProbe": {"exec": {"command": ["x"]}}, "startupProbe": {"grpc": {"port": 80}}}]}),
         ] {
             assert_eq!(refused(&spec), None, "{spec}");
         }

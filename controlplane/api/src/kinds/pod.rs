@@ -14,9 +14,12 @@ pub(super) const ROW: Resource = Resource {
     short_names: &["po"],
     categories: &["all"],
     subresources: &[
+        stream("attach", "PodAttachOptions"),
         Subresource { name: "binding", group: "", version: "v1", kind: "Binding", verbs: &["create"] },
         Subresource { name: "eviction", group: "policy", version: "v1", kind: "Eviction", verbs: &["create"] },
+        stream("exec", "PodExecOptions"),
         Subresource { name: "log", group: "", version: "v1", kind: "Pod", verbs: &["get"] },
+        stream("portforward", "PodPortForwardOptions"),
         status("", "Pod"),
     ],
     schema: "io.k8s.api.core.v1.Pod",
@@ -46,6 +49,11 @@ pub(super) const ROW: Resource = Resource {
     strategy: &Pod,
     ..Resource::BASE
 };
+
+/// A subresource that changes the connection's protocol.
+const fn stream(name: &'static str, kind: &'static str) -> Subresource {
+    Subresource { name, group: "", version: "v1", kind, verbs: &["create", "get"] }
+}
 
 struct Pod;
 

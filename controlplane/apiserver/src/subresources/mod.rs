@@ -2,9 +2,12 @@
 
 mod binding;
 mod eviction;
+mod exec;
 mod log;
 mod node_proxy;
+mod port_forward;
 mod scale;
+mod streams;
 mod token;
 
 use http::{Method, Response};
@@ -35,6 +38,9 @@ pub(crate) async fn answer(
         ("eviction", "create") => eviction::answer(&call, body).await,
         ("token", "create") => token::answer(&call, body).await,
         ("log", "get") => log::answer(&call).await,
+        ("exec", "get" | "create") => exec::answer(call, "exec").await,
+        ("attach", "get" | "create") => exec::answer(call, "attach").await,
+        ("portforward", "get" | "create") => port_forward::answer(call).await,
         ("proxy", _) if call.resource.plural == "nodes" => node_proxy::answer(&call, method, body).await,
         _ => Err(handler::not_allowed(&call, method)),
     }

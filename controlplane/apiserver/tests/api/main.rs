@@ -8,5 +8,6 @@ mod deletion;
 mod discovery;
 mod lists;
 mod ownership;
+mod streams;
 mod support;
 mod watches;

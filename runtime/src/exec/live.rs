@@ -1,0 +1,92 @@
+//! A running container as those see it who attach to it: its output from now on, and its input.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use shoal_engine::StdinWriter;
+use tokio::sync::broadcast;
+
+use crate::guests::{OutputSink, Prepared};
+use crate::logs::{ContainerLog, Stream};
+
+/// Pieces of output that wait for one who is attached; one who reads more slowly misses what is older.
+const PIECES: usize = 256;
+
+/// One run of a container.
+pub struct Live {
+    /// What runs.
+    pub prepared: Prepared,
+    /// The pod's address.
+    pub address: Option<IpAddr>,
+    /// Whether its streams are a terminal's.
+    pub is_terminal: bool,
+    output: broadcast::Sender<(Stream, Bytes)>,
+    stdin: Mutex<Option<StdinWriter>>,
+    /// Whether its input ends with the first who attaches to it.
+    is_stdin_once: bool,
+}
+
+impl Live {
+    /// A run that begins.
+    pub fn new(
+        prepared: Prepared,
+        address: Option<IpAddr>,
+        stdin: Option<StdinWriter>,
+        is_stdin_once: bool,
+        is_terminal: bool,
+    ) -> Arc<Live> {
+        let output = broadcast::Sender::new(PIECES);
+        Arc::new(Live { prepared, address, is_terminal, output, stdin: Mutex::new(stdin), is_stdin_once })
+    }
+
+    /// What it prints from now on; ends with the run.
+    pub fn listen(&self) -> broadcast::Receiver<(Stream, Bytes)> {
+        self.output.subscribe()
+    }
+
+    /// Its input, if it has one that is open.
+    pub fn stdin(&self) -> Option<StdinWriter> {
+        self.stdin.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// One who was attached to its input is gone.
+    pub fn detached(&self) {
+        if self.is_stdin_once {
+            self.stdin.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+    }
+}
+
+/// Where a container's output goes: into its log, and to those who are attached.
+pub struct LiveLog {
+    /// The log.
+    pub log: Arc<ContainerLog>,
+    /// Those who are attached; the run does not live longer for them.
+    pub live: broadcast::WeakSender<(Stream, Bytes)>,
+}
+
+impl LiveLog {
+    /// The output of a run.
+    pub fn new(log: Arc<ContainerLog>, live: &Live) -> LiveLog {
+        LiveLog { log, live: live.output.downgrade() }
+    }
+}
+
+impl OutputSink for ContainerLog {
+    fn write(&self, stream: Stream, bytes: &[u8]) {
+        ContainerLog::write(self, stream, bytes);
+    }
+}
+
+impl OutputSink for LiveLog {
+    fn write(&self, stream: Stream, bytes: &[u8]) {
+        self.log.write(stream, bytes);
+        if let Some(live) = self.live.upgrade()
+            && live.receiver_count() > 0
+        {
+            // The last one may just have gone.
+            let _ = live.send((stream, Bytes::copy_from_slice(bytes)));
+        }
+    }
+}
