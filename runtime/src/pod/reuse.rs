@@ -39,21 +39,21 @@ mod tests {
 
     use super::*;
 
-    fn reuse(annotations: serde_json::Value) -> Result<Option<Reuse>, (String, &'static str)> {
+    fn reuse(annotations: &serde_json::Value) -> Result<Option<Reuse>, (String, &'static str)> {
         let pod = serde_json::from_value(json!({"metadata": {"annotations": annotations}})).expect("a pod");
         of(&pod)
     }
 
     #[test]
     fn without_the_annotation_each_request_has_its_own_instance() {
-        assert_eq!(reuse(json!({})), Ok(None));
+        assert_eq!(reuse(&json!({})), Ok(None));
     }
 
     #[test]
     fn the_annotations_say_how_many_and_how_often() {
-        let allowed = reuse(json!({INSTANCES: "8", REQUESTS: "50"}));
+        let allowed = reuse(&json!({INSTANCES: "8", REQUESTS: "50"}));
         assert_eq!(allowed, Ok(Some(Reuse { instances: 8, requests: 50 })));
-        let allowed = reuse(json!({INSTANCES: "1"}));
+        let allowed = reuse(&json!({INSTANCES: "1"}));
         assert_eq!(allowed, Ok(Some(Reuse { instances: 1, requests: DEFAULT_REQUESTS })));
     }
 
@@ -66,7 +66,7 @@ mod tests {
             (json!({INSTANCES: "8", REQUESTS: "0"}), REQUESTS),
             (json!({REQUESTS: "5"}), REQUESTS),
         ] {
-            let refused = reuse(annotations).map_err(|(named, _)| named);
+            let refused = reuse(&annotations).map_err(|(named, _)| named);
             assert_eq!(refused, Err(format!("metadata.annotations[{field}]")));
         }
     }
