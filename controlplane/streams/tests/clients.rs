@@ -22,13 +22,15 @@ async fn repeat(node: Duplex<Message>) {
     let Duplex { sender, mut receiver } = node;
     while let Some(message) = receiver.recv().await {
         match message.channel {
-            Channel::Stdin => sender.send(Message::new(Channel::Stdout, message.bytes)).await.unwrap(),
+            Channel::Stdin => {
+                sender.send(Message::new(Channel::Stdout, message.bytes)).await.expect("the other side is there")
+            }
             Channel::Close => break,
             _ => {}
         }
     }
-    sender.send(Message::new(Channel::Stderr, "read to its end")).await.unwrap();
-    sender.send(Message::new(Channel::Error, SUCCESS)).await.unwrap();
+    sender.send(Message::new(Channel::Stderr, "read to its end")).await.expect("the other side is there");
+    sender.send(Message::new(Channel::Error, SUCCESS)).await.expect("the other side is there");
 }
 
 /// A SPDY client.
@@ -45,14 +47,16 @@ impl Client {
 
     async fn send(&mut self, frame: &Frame) {
         let bytes = self.writer.write(frame);
-        self.io.write_all(&bytes).await.unwrap();
+        self.io.write_all(&bytes).await.expect("the other side is there");
     }
 
     async fn open(&mut self, id: u32, headers: &[(&str, &str)]) {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         self.send(&Frame::SynStream { id, headers: Headers(headers), is_last: false }).await;
         // What is left of the streams before it may come first.
-        while !matches!(self.next().await.unwrap(), Frame::SynReply { id: replied, .. } if replied == id) {}
+        while !matches!(self.next().await.expect("the other side is there"), Frame::SynReply { id: replied, .. } if replied == id)
+        {
+        }
     }
 
     async fn write(&mut self, id: u32, bytes: &'static [u8], is_last: bool) {
@@ -61,10 +65,10 @@ impl Client {
 
     async fn next(&mut self) -> Option<Frame> {
         loop {
-            if let Some(frame) = self.reader.next_frame().unwrap() {
+            if let Some(frame) = self.reader.next_frame().expect("the other side is there") {
                 return Some(frame);
             }
-            if self.io.read_buf(self.reader.buffer()).await.unwrap() == 0 {
+            if self.io.read_buf(self.reader.buffer()).await.expect("the other side is there") == 0 {
                 return None;
             }
         }
@@ -83,7 +87,7 @@ impl Client {
                 }
             }
         }
-        String::from_utf8(text).unwrap()
+        String::from_utf8(text).expect("the other side is there")
     }
 }
 
@@ -106,7 +110,7 @@ async fn a_spdy_client_runs_a_command() {
         while let Some(frame) = client.next().await {
             match frame {
                 Frame::Data { id, bytes, .. } if !bytes.is_empty() => {
-                    said.push((id, String::from_utf8(bytes.to_vec()).unwrap()));
+                    said.push((id, String::from_utf8(bytes.to_vec()).expect("the other side is there")));
                 }
                 Frame::Ping(1) => is_pinged = true,
                 Frame::GoAway => is_ended = true,
@@ -131,12 +135,12 @@ async fn a_websocket_client_runs_a_command_and_is_told_its_end_before_the_farewe
     let asking = async {
         let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
         assert_eq!(
-            client.next().await.unwrap().unwrap(),
+            client.next().await.expect("the other side is there").expect("the other side is there"),
             Said::binary(vec![1]),
             "an empty message says that all is ready"
         );
-        client.send(Said::binary(b"\0ahoy".to_vec())).await.unwrap();
-        client.send(Said::binary(vec![255, 0])).await.unwrap();
+        client.send(Said::binary(b"\0ahoy".to_vec())).await.expect("the other side is there");
+        client.send(Said::binary(vec![255, 0])).await.expect("the other side is there");
         let mut said = Vec::new();
         while let Some(Ok(frame)) = client.next().await {
             said.push(frame);
@@ -217,17 +221,21 @@ async fn the_older_protocol_forwards_by_channels() {
     };
     let asking = async {
         let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
-        client.send(Said::binary(b"\0echo".to_vec())).await.unwrap();
+        client.send(Said::binary(b"\0echo".to_vec())).await.expect("the other side is there");
         let mut said = Vec::new();
         for _ in 0..6 {
-            let Said::Binary(bytes) = client.next().await.unwrap().unwrap() else { panic!("a binary message") };
+            let Said::Binary(bytes) =
+                client.next().await.expect("the other side is there").expect("the other side is there")
+            else {
+                panic!("a binary message")
+            };
             said.push(bytes.to_vec());
         }
         said.sort();
         let expected: [&[u8]; 6] =
             [b"\0\x07\0", b"\0echo", b"\x01\x07\0", b"\x02\x09\0", b"\x03\x09\0", b"\x03port 9 is closed"];
         assert_eq!(said, expected);
-        client.close(None).await.unwrap();
+        client.close(None).await.expect("the other side is there");
     };
     tokio::join!(serving, asking);
 }
