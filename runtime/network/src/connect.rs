@@ -73,15 +73,16 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::Body;
+    use crate::body::full;
     use crate::local::Refused;
-    use crate::{Body, full};
 
     struct Path;
 
     impl HttpTarget for Path {
         fn call(&self, request: Request<Body>) -> BoxFuture<'_, Result<Response<Body>, Refused>> {
             let path = request.uri().path().to_owned();
-            Box::pin(async move { Ok(Response::new(full(path))) })
+            Box::pin(async move { Ok(Response::new(full(path.into()))) })
         }
     }
 
