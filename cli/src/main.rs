@@ -32,7 +32,7 @@ enum Verb {
     /// Run one control-plane server.
     Server(Box<verbs::server::ServerArguments>),
     /// Run one worker.
-    Worker(verbs::worker::WorkerArguments),
+    Worker(Box<verbs::worker::WorkerArguments>),
     /// Make a token with which a server or a worker joins.
     Token(verbs::token::Token),
     /// List, add, remove and replace control-plane servers.

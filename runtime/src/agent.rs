@@ -15,11 +15,14 @@ use crate::addresses::{Addresses, Range};
 use crate::config::AgentConfig;
 use crate::context::Context;
 use crate::events::{Events, send_events};
+use crate::eviction::evictor;
+use crate::eviction::signals::{MachineSignals, Signals};
 use crate::follow::{self, KEPT_NETWORK, KEPT_RANGE, KeptNetwork};
 use crate::guests::Guests;
 use crate::keeper::Keeper;
 use crate::limits::SHUTDOWN_GRACE;
 use crate::local_store::LocalStore;
+use crate::metrics::Metrics;
 use crate::node::Machine;
 use crate::outbound::Outside;
 use crate::pod_record::{self, PodRecord};
@@ -27,7 +30,7 @@ use crate::pods::Pods;
 use crate::sources::SourceHub;
 use crate::uplink::Uplink;
 use crate::usage::{ThisProcess, Usages};
-use crate::{join, kubelet_api, node_loop};
+use crate::{join, kubelet_api, node_loop, shutdown};
 
 /// Where the port of the QUIC endpoint is kept: collection and name.
 const KEPT_PORT: (&str, &str) = ("node", "link-port");
@@ -50,6 +53,8 @@ pub(crate) struct Parts {
     pub(crate) pool: Pool,
     pub(crate) link_address: SocketAddr,
     pub(crate) store: LocalStore,
+    /// What the node has left; none means what this machine says.
+    pub(crate) signals: Option<Arc<dyn Signals>>,
 }
 
 impl Agent {
@@ -59,6 +64,7 @@ impl Agent {
     /// # Errors
     /// With its context: the data directory, the identity, the token, the addresses, the engine.
     pub async fn start(config: AgentConfig) -> anyhow::Result<Agent> {
+        config.check().map_err(|message| anyhow::anyhow!(message))?;
         let config = config.completed();
         std::fs::create_dir_all(&config.data_dir)
             .with_context(|| format!("making the data directory {}", config.data_dir.display()))?;
@@ -76,6 +82,7 @@ impl Agent {
             pool: Pool::new(endpoint.clone()),
             link_address,
             store,
+            signals: None,
         };
         let mut agent = Agent::assemble(config, parts).await;
         agent.connect(&endpoint, &identity);
@@ -85,7 +92,7 @@ impl Agent {
 
     /// Starts everything but the link.
     pub(crate) async fn assemble(config: AgentConfig, parts: Parts) -> Agent {
-        let Parts { transport, guests, uplink, pool, link_address, store } = parts;
+        let Parts { transport, guests, uplink, pool, link_address, store, signals } = parts;
         let client = Client::new(transport.unwrap_or_else(|| Arc::new(uplink.clone())));
         let tasks = Tasks::new();
         let keeper = Arc::new(Keeper::default());
@@ -117,6 +124,8 @@ impl Agent {
             open_logs: Mutex::new(HashMap::new()),
             live: Mutex::new(HashMap::new()),
             usages: Arc::new(Usages::new(Arc::new(ThisProcess))),
+            metrics: Arc::new(Metrics::new(&config.node_name)),
+            node_state: watch::Sender::default(),
             config,
         });
         let pods = Arc::new(Pods::default());
@@ -125,6 +134,11 @@ impl Agent {
         let machine = Machine::read(&context.config.data_dir);
 
         let (range_sender, range_known) = watch::channel(kept_range.is_some());
+        let signals = signals.unwrap_or_else(|| {
+            let (data_dir, memory_bytes) = (context.config.data_dir.clone(), context.config.memory_bytes);
+            Arc::new(MachineSignals { data_dir, memory_bytes })
+        });
+        tasks.spawn("evictions", evictor::keep_watch(Arc::clone(&context), Arc::clone(&pods), signals));
         tasks.spawn("usage", Arc::clone(&context.usages).keep_looking());
         tasks.spawn("local store", Arc::clone(&keeper).work(store.clone()));
         tasks.spawn("events", send_events(client, queued_events));
@@ -169,6 +183,11 @@ impl Agent {
     }
 
     #[cfg(test)]
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    #[cfg(test)]
     pub(crate) fn pods(&self) -> &Pods {
         &self.pods
     }
@@ -183,8 +202,12 @@ impl Agent {
         &self.context.config.node_name
     }
 
-    /// Ends everything: listeners, connections, guests. The pods stay the node's and start again with the next agent.
+    /// Ends everything: listeners, connections, guests. Where the configuration has a `shutdown_grace_s` the pods are ended
+    /// before, in order, and have failed; else they stay the node's and start again with the next agent.
     pub async fn shutdown(self) {
+        if self.context.config.shutdown_grace_s > 0 {
+            shutdown::end_pods(&self.context, &self.pods).await;
+        }
         if !self.context.tasks.end(SHUTDOWN_GRACE).await {
             tracing::warn!("some tasks of the agent did not end in time");
         }

@@ -18,6 +18,8 @@ use tokio::sync::{Notify, watch};
 
 use crate::agent::{Agent, Parts};
 use crate::config::AgentConfig;
+use crate::eviction::signals::Signals;
+use crate::eviction::threshold::{Reading, Readings, Signal};
 use crate::guests::{
     Exit, Grants, GuestFunction, GuestProcess, Guests, ImageRequest, PrepareError, Prepared, Program, Started, Usage,
 };
@@ -280,6 +282,21 @@ impl GuestProcess for Once {
 }
 
 async fn agent(directory: &std::path::Path, api: &Api) -> Agent {
+    configured(directory, api, undaunted(), None).await
+}
+
+/// The settings of a node that takes pods however full the disk is of the machine that tests.
+fn undaunted() -> AgentConfig {
+    AgentConfig { eviction_hard: "".parse().expect("no thresholds"), ..AgentConfig::default() }
+}
+
+/// With more settings, and a node that has left what `signals` say.
+async fn configured(
+    directory: &std::path::Path,
+    api: &Api,
+    config: AgentConfig,
+    signals: Option<Arc<dyn Signals>>,
+) -> Agent {
     shoal_link::install_crypto();
     // It has no link, so it is registered for it.
     if !api.is_down.load(Ordering::SeqCst) {
@@ -289,7 +306,7 @@ async fn agent(directory: &std::path::Path, api: &Api) -> Agent {
         node_name: "w1".into(),
         data_dir: directory.to_owned(),
         node_address: [127, 0, 0, 1].into(),
-        ..AgentConfig::default()
+        ..config
     };
     let store = LocalStore::open(&directory.join("store")).expect("store");
     let ca = CertificateAuthority::create("test").expect("a CA");
@@ -310,6 +327,7 @@ async fn agent(directory: &std::path::Path, api: &Api) -> Agent {
         pool: Pool::new(endpoint),
         link_address,
         store,
+        signals,
     };
     Agent::assemble(config.completed(), parts).await
 }
@@ -403,4 +421,57 @@ async fn a_worker_that_restarts_without_an_api_starts_its_pods() {
         tokio::task::yield_now().await;
     }
     second.shutdown().await;
+}
+
+struct NoDisk;
+
+impl Signals for NoDisk {
+    fn read(&self) -> Readings {
+        [(Signal::NodefsAvailable, Reading { available: 1, capacity: 100 })].into()
+    }
+}
+
+fn condition<'a>(node: &'a Value, name: &str) -> &'a Value {
+    let conditions = node["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
+    conditions.iter().find(|condition| condition["type"] == name).unwrap_or(&Value::Null)
+}
+
+/// An agent without a link does not write its Node, so the state is asked of the agent itself.
+#[tokio::test]
+async fn a_node_without_room_says_so_and_takes_no_pod() {
+    let (directory, api) = (tempfile::tempdir().expect("directory"), Api::default());
+    let agent = configured(directory.path(), &api, AgentConfig::default(), Some(Arc::new(NoDisk))).await;
+    let mut states = agent.context().node_state.subscribe();
+    let state = states.wait_for(|state| !state.pressures.is_empty()).await.expect("the agent lives").clone();
+    let config = agent.context().config.clone();
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    let status = crate::node::status(&config, &crate::node::Machine::default(), &state, None, now);
+    let node = json!({"status": status});
+    assert_eq!(condition(&node, "DiskPressure")["reason"], "KubeletHasDiskPressure");
+    api.put(&path("web"), pod("web", "hello:1", "Always"));
+    let refused = api.until(&path("web"), |p| p["status"]["phase"] == "Failed").await;
+    assert_eq!(
+        (refused["status"]["reason"].as_str(), refused["status"]["message"].as_str()),
+        (Some("Evicted"), Some("The node had condition: [DiskPressure]. "))
+    );
+    agent.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_switched_off_ends_its_pods_and_says_why() {
+    let (directory, api) = (tempfile::tempdir().expect("directory"), Api::default());
+    let config = AgentConfig { shutdown_grace_s: 30, ..undaunted() };
+    let agent = configured(directory.path(), &api, config, None).await;
+    api.put(&path("web"), pod("web", "hello:1", "Always"));
+    api.until(&path("web"), is_ready).await;
+    agent.shutdown().await;
+    let ended = api.get(&path("web")).expect("the pod");
+    assert_eq!(
+        (ended["status"]["phase"].as_str(), ended["status"]["reason"].as_str()),
+        (Some("Failed"), Some("Terminated"))
+    );
+    let conditions = ended["status"]["conditions"].as_array().expect("conditions");
+    let disruption = conditions.iter().find(|condition| condition["type"] == "DisruptionTarget");
+    assert_eq!(disruption.map(|condition| &condition["reason"]), Some(&json!("TerminationByKubelet")));
+    assert!(ended["status"]["containerStatuses"][0]["state"]["terminated"].is_object(), "{ended}");
 }

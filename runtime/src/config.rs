@@ -1,12 +1,14 @@
 //! What an agent is told when it starts.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use shoal_api::quantity::Quantity;
 
+use crate::eviction::threshold::Thresholds;
 use crate::limits::DEFAULT_PODS;
 
 /// The configuration of one worker; also the form of its configuration file.
@@ -35,6 +37,20 @@ pub struct AgentConfig {
     pub pods: u32,
     /// How often things are said.
     pub pace: Pace,
+    /// Below what the node ends pods to save itself, as the kubelet's `evictionHard`; an empty text is never.
+    pub eviction_hard: Thresholds,
+    /// How long a pressure condition lasts after what caused it, in seconds.
+    pub eviction_transition_s: u64,
+    /// What is kept back from pods by resource: `cpu`, `memory`, `ephemeral-storage`.
+    pub system_reserved: BTreeMap<String, String>,
+    /// Where manifests of pods are that run whatever the API says.
+    pub pod_manifest_path: Option<PathBuf>,
+    /// How long the pods may take to end when the agent is asked to; 0 leaves them to start again with the next agent.
+    pub shutdown_grace_s: u64,
+    /// How much of that is kept for critical pods.
+    pub shutdown_grace_critical_s: u64,
+    /// Where the node answers without the control plane; none is nowhere.
+    pub local_api: Option<SocketAddr>,
 }
 
 /// How often the agent reports though nothing changed.
@@ -86,11 +102,39 @@ impl Default for AgentConfig {
             memory_bytes: 0,
             pods: DEFAULT_PODS,
             pace: Pace::default(),
+            eviction_hard: Thresholds::default(),
+            eviction_transition_s: 300,
+            system_reserved: BTreeMap::new(),
+            pod_manifest_path: None,
+            shutdown_grace_s: 0,
+            shutdown_grace_critical_s: 0,
+            local_api: None,
         }
     }
 }
 
 impl AgentConfig {
+    /// What is wrong with it.
+    ///
+    /// # Errors
+    /// A sentence that names the setting.
+    pub fn check(&self) -> Result<(), String> {
+        for (resource, text) in &self.system_reserved {
+            if !["cpu", "memory", "ephemeral-storage"].contains(&resource.as_str()) {
+                return Err(format!("system-reserved: {resource:?} is not cpu, memory or ephemeral-storage"));
+            }
+            let quantity = text.parse::<Quantity>().ok().filter(|quantity| !quantity.is_negative());
+            quantity.ok_or_else(|| format!("system-reserved: {text:?} is no quantity such as 200Mi or 100m"))?;
+        }
+        if self.shutdown_grace_critical_s > self.shutdown_grace_s {
+            return Err(format!(
+                "shutdown-grace-period-critical-pods: {} s is more than the {} s of shutdown-grace-period, of which it is a part",
+                self.shutdown_grace_critical_s, self.shutdown_grace_s
+            ));
+        }
+        Ok(())
+    }
+
     /// Fills what the machine itself says: its name, its processors, its memory.
     pub fn completed(mut self) -> AgentConfig {
         if self.node_name.is_empty() {

@@ -78,6 +78,9 @@ pub async fn pull(context: Arc<Context>, pod: Pod, container: String) -> Happeni
     match context.guests.prepare(ImageRequest { reference: image.clone(), policy }).await {
         Ok(prepared) => {
             tell_pulled(&context, &pod, &container, &image, &prepared, began.elapsed());
+            if prepared.was_fetched {
+                context.metrics.image_pulled(began.elapsed());
+            }
             let image_id = prepared.image_id.clone();
             let key = (spec::uid(&pod).to_owned(), container.clone());
             context.modules.lock().unwrap_or_else(PoisonError::into_inner).insert(key, prepared);

@@ -18,6 +18,8 @@ use crate::exec::Live;
 use crate::guests::{Guests, Prepared};
 use crate::keeper::Keeper;
 use crate::logs::{ContainerLog, LogDirectory};
+use crate::metrics::Metrics;
+use crate::node_state::NodeState;
 use crate::outbound::Outside;
 use crate::pod::fields::Place;
 use crate::pod::spec;
@@ -60,6 +62,10 @@ pub struct Context {
     pub live: Mutex<HashMap<(String, String), Arc<Live>>>,
     /// What the node and its containers use.
     pub usages: Arc<Usages>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What the node runs out of, and whether it is going down.
+    pub node_state: watch::Sender<NodeState>,
 }
 
 impl Context {

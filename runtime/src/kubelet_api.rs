@@ -19,6 +19,7 @@ use crate::context::Context;
 use crate::exec;
 use crate::limits::KUBELET_STREAMS;
 use crate::logs::read::{LogOptions, LogReader, percent_decode};
+use crate::metrics;
 use crate::pod::spec;
 use crate::pods::Pods;
 
@@ -61,6 +62,11 @@ async fn answer(context: Arc<Context>, pods: Arc<Pods>, request: Request<Body>) 
         }
         ["stats", "summary"] => {
             json_answer(StatusCode::OK, &context.usages.summary(&context.config.node_name, &pods.list()))
+        }
+        ["metrics"] => {
+            let mut response = shoal_network::text_response(StatusCode::OK, context.metrics.text(&pods.views()));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+            response
         }
         ["metrics", "resource"] => {
             let mut response = shoal_network::text_response(StatusCode::OK, context.usages.metrics(&pods.list()));

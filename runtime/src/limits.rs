@@ -46,5 +46,13 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 pub const NODE_PORT_RETRY: Duration = Duration::from_secs(5);
 /// How long an outgoing connection to the outside may take.
 pub const OUTSIDE_CONNECT: Duration = Duration::from_secs(10);
+/// How often the pods' files are counted and it is looked at what the node has left.
+pub const EVICTION_PERIOD: Duration = Duration::from_secs(10);
+/// Files of one pod that are looked at in one scan.
+pub const DISK_SCAN_FILES: usize = 100_000;
+/// How long the containers of a pod that is evicted may take to end, as in Kubernetes.
+pub const EVICTION_GRACE: Duration = Duration::from_secs(1);
+/// How long the end of an evicted pod is waited for before another may go.
+pub const EVICTION_PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is looked at what the node and its containers use.
 pub const USAGE_PERIOD: Duration = Duration::from_secs(5);

@@ -10,6 +10,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Owne
 
 use crate::cluster_table::LINK_ADDRESS;
 use crate::config::AgentConfig;
+use crate::eviction::pressure::Pressure;
+use crate::eviction::threshold::Signal;
+use crate::node_state::NodeState;
 
 /// The namespace of the nodes' Leases.
 pub const LEASE_NAMESPACE: &str = "kube-node-lease";
@@ -27,7 +30,7 @@ pub struct Machine {
     pub kernel: String,
     /// The distribution's name.
     pub os_image: String,
-    /// Free bytes of the data directory's file system.
+    /// Bytes of the data directory's file system.
     pub disk_bytes: u64,
 }
 
@@ -37,7 +40,7 @@ impl Machine {
         let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
         let release = text("/etc/os-release");
         let pretty = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux");
-        let disk = rustix::fs::statvfs(data_dir).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+        let disk = rustix::fs::statvfs(data_dir).map_or(0, |fs| fs.f_blocks.saturating_mul(fs.f_frsize));
         Machine {
             machine_id: text("/etc/machine-id"),
             boot_id: text("/proc/sys/kernel/random/boot_id"),
@@ -68,23 +71,38 @@ pub fn metadata(config: &AgentConfig, link_address: &str) -> ObjectMeta {
 }
 
 /// The Node's status. Transition times are kept from `before` where a condition's status is.
-pub fn status(config: &AgentConfig, machine: &Machine, before: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
-    let resources: BTreeMap<String, Quantity> = [
-        ("cpu".to_owned(), cpu(config.cpu_millis)),
-        ("memory".to_owned(), Quantity(format!("{}Ki", config.memory_bytes / 1024))),
-        ("pods".to_owned(), Quantity(config.pods.to_string())),
-        ("ephemeral-storage".to_owned(), Quantity(format!("{}Ki", machine.disk_bytes / 1024))),
-    ]
-    .into();
+pub fn status(
+    config: &AgentConfig,
+    machine: &Machine,
+    state: &NodeState,
+    before: Option<&NodeStatus>,
+    now: Timestamp,
+) -> NodeStatus {
+    let reserved = reserved(config, machine);
+    let resources = |cpu_millis: u64, memory_bytes: u64, disk_bytes: u64| -> BTreeMap<String, Quantity> {
+        [
+            ("cpu".to_owned(), cpu(cpu_millis)),
+            ("memory".to_owned(), Quantity(format!("{}Ki", memory_bytes / 1024))),
+            ("pods".to_owned(), Quantity(config.pods.to_string())),
+            ("ephemeral-storage".to_owned(), Quantity(format!("{}Ki", disk_bytes / 1024))),
+        ]
+        .into()
+    };
+    let capacity = resources(config.cpu_millis, config.memory_bytes, machine.disk_bytes);
+    let allocatable = resources(
+        config.cpu_millis.saturating_sub(reserved.cpu_millis),
+        config.memory_bytes.saturating_sub(reserved.memory_bytes),
+        machine.disk_bytes.saturating_sub(reserved.disk_bytes),
+    );
     let address = |kind: &str, address: &str| NodeAddress { type_: kind.to_owned(), address: address.to_owned() };
     NodeStatus {
-        capacity: Some(resources.clone()),
-        allocatable: Some(resources),
+        capacity: Some(capacity),
+        allocatable: Some(allocatable),
         addresses: Some(vec![
             address("InternalIP", &config.node_address.to_string()),
             address("Hostname", &config.node_name),
         ]),
-        conditions: Some(conditions(before, now)),
+        conditions: Some(conditions(state, before, now)),
         node_info: Some(NodeSystemInfo {
             architecture: "wasm32".to_owned(),
             operating_system: std::env::consts::OS.to_owned(),
@@ -105,26 +123,54 @@ fn cpu(millis: u64) -> Quantity {
     Quantity(if millis.is_multiple_of(1_000) { (millis / 1_000).to_string() } else { format!("{millis}m") })
 }
 
-fn conditions(before: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
-    [
-        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-        ("Ready", "True", "KubeletReady", "the Wasm runtime is ready"),
-    ]
-    .into_iter()
-    .map(|(name, status, reason, message)| {
-        let known = before.and_then(|s| s.conditions.as_ref()?.iter().find(|c| c.type_ == name && c.status == status));
-        NodeCondition {
-            type_: name.to_owned(),
-            status: status.to_owned(),
-            reason: Some(reason.to_owned()),
-            message: Some(message.to_owned()),
-            last_heartbeat_time: Some(Time(now)),
-            last_transition_time: known.and_then(|c| c.last_transition_time.clone()).or(Some(Time(now))),
-        }
-    })
-    .collect()
+/// What pods do not get.
+struct Reserved {
+    cpu_millis: u64,
+    memory_bytes: u64,
+    disk_bytes: u64,
+}
+
+/// What is reserved for the system, and what lies below the thresholds at which pods are evicted.
+fn reserved(config: &AgentConfig, machine: &Machine) -> Reserved {
+    let system = |resource: &str| -> Option<shoal_api::quantity::Quantity> {
+        config.system_reserved.get(resource)?.parse().ok()
+    };
+    let bytes = |resource: &str| system(resource).map_or(0, |q| u64::try_from(q.bytes()).unwrap_or(0));
+    let below =
+        |signal: Signal, capacity: u64| config.eviction_hard.level(signal).map_or(0, |level| level.of(capacity));
+    Reserved {
+        cpu_millis: system("cpu").map_or(0, |q| u64::try_from(q.millis()).unwrap_or(0)),
+        memory_bytes: bytes("memory").saturating_add(below(Signal::MemoryAvailable, config.memory_bytes)),
+        disk_bytes: bytes("ephemeral-storage").saturating_add(below(Signal::NodefsAvailable, machine.disk_bytes)),
+    }
+}
+
+fn conditions(state: &NodeState, before: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
+    let pressures = Pressure::ALL.into_iter().map(|pressure| {
+        let (words, is_on) = (pressure.words(), state.pressures.contains(&pressure));
+        let (status, index) = if is_on { ("True", 0) } else { ("False", 1) };
+        (words.condition, status, words.reasons[index], words.messages[index])
+    });
+    let ready = if state.is_shutting_down {
+        ("Ready", "False", "KubeletNotReady", "node is shutting down")
+    } else {
+        ("Ready", "True", "KubeletReady", "the Wasm runtime is ready")
+    };
+    pressures
+        .chain([ready])
+        .map(|(name, status, reason, message)| {
+            let known =
+                before.and_then(|s| s.conditions.as_ref()?.iter().find(|c| c.type_ == name && c.status == status));
+            NodeCondition {
+                type_: name.to_owned(),
+                status: status.to_owned(),
+                reason: Some(reason.to_owned()),
+                message: Some(message.to_owned()),
+                last_heartbeat_time: Some(Time(now)),
+                last_transition_time: known.and_then(|c| c.last_transition_time.clone()).or(Some(Time(now))),
+            }
+        })
+        .collect()
 }
 
 /// The node's Lease.
@@ -175,7 +221,7 @@ mod tests {
             ("wasm32", "w1", "a")
         );
         assert_eq!(metadata.annotations.expect("annotations")[LINK_ADDRESS], "127.0.1.1:7000");
-        let status = status(&config(), &Machine::default(), None, Timestamp::UNIX_EPOCH);
+        let status = status(&config(), &Machine::default(), &NodeState::default(), None, Timestamp::UNIX_EPOCH);
         let capacity = status.capacity.expect("capacity");
         assert_eq!(
             (capacity["cpu"].0.as_str(), capacity["memory"].0.as_str(), capacity["pods"].0.as_str()),
@@ -184,10 +230,42 @@ mod tests {
     }
 
     #[test]
+    fn pods_get_neither_what_is_reserved_nor_what_lies_below_the_thresholds() {
+        let reserved = [("cpu", "500m"), ("memory", "24Mi"), ("ephemeral-storage", "1Ki")];
+        let config = AgentConfig {
+            system_reserved: reserved.map(|(name, text)| (name.to_owned(), text.to_owned())).into(),
+            ..config()
+        };
+        assert_eq!(config.check(), Ok(()));
+        let machine = Machine { disk_bytes: 100 << 10, ..Machine::default() };
+        let status = status(&config, &machine, &NodeState::default(), None, Timestamp::UNIX_EPOCH);
+        let allocatable = status.allocatable.expect("allocatable");
+        let of = |name: &str| allocatable[name].0.clone();
+        let expected = ["2", &format!("{}Ki", (1024 - 124) * 1024), "89Ki"].map(str::to_owned);
+        assert_eq!([of("cpu"), of("memory"), of("ephemeral-storage")], expected);
+    }
+
+    #[test]
+    fn conditions_have_the_kubelet_s_words() {
+        let state = NodeState { pressures: vec![Pressure::Disk], is_shutting_down: true };
+        let told = conditions(&state, None, Timestamp::UNIX_EPOCH);
+        let told: Vec<_> = told.iter().map(|c| (c.type_.as_str(), c.status.as_str(), c.reason.as_deref())).collect();
+        assert_eq!(
+            told,
+            [
+                ("MemoryPressure", "False", Some("KubeletHasSufficientMemory")),
+                ("DiskPressure", "True", Some("KubeletHasDiskPressure")),
+                ("PIDPressure", "False", Some("KubeletHasSufficientPID")),
+                ("Ready", "False", Some("KubeletNotReady")),
+            ]
+        );
+    }
+
+    #[test]
     fn a_condition_keeps_its_transition_time() {
-        let first = status(&config(), &Machine::default(), None, Timestamp::UNIX_EPOCH);
+        let first = status(&config(), &Machine::default(), &NodeState::default(), None, Timestamp::UNIX_EPOCH);
         let later = Timestamp::from_second(100).expect("time");
-        let second = status(&config(), &Machine::default(), Some(&first), later);
+        let second = status(&config(), &Machine::default(), &NodeState::default(), Some(&first), later);
         let ready = second.conditions.expect("conditions").into_iter().find(|c| c.type_ == "Ready").expect("ready");
         assert_eq!(
             (ready.last_transition_time, ready.last_heartbeat_time),

@@ -12,8 +12,10 @@ use shoal_link::Connection;
 use tokio::sync::watch;
 
 use crate::context::Context;
+use crate::eviction::pressure::Pressure;
 use crate::limits::{WRITE_RETRY_FIRST, WRITE_RETRY_LONGEST, WRITE_TIMEOUT};
 use crate::node::{self, LEASE_NAMESPACE, Machine};
+use crate::node_state::NodeState;
 
 /// Registers the node and keeps its status; says what the API has of it.
 pub async fn keep_node(
@@ -27,23 +29,32 @@ pub async fn keep_node(
     let mut failures = 0u32;
     let mut written: Option<Instant> = None;
     let look = context.config.pace.lease() * 2;
+    let mut states = context.node_state.subscribe();
+    let mut told = NodeState::default();
     loop {
         connected(&mut connection).await;
+        let state = states.borrow_and_update().clone();
+        if state != told {
+            written = None;
+        }
         let is_fresh = written.is_some_and(|written| written.elapsed() < context.config.pace.node_status());
-        if is_fresh && is_said(&context).await {
+        if is_fresh && is_said(&context, !state.is_shutting_down).await {
             tokio::select! {
                 () = tokio::time::sleep(look) => {}
                 _ = connection.changed() => written = None,
+                _ = states.changed() => {}
             }
             continue;
         }
-        let now = node::status(&context.config, &machine, status.as_ref(), Timestamp::now());
+        let now = node::status(&context.config, &machine, &state, status.as_ref(), Timestamp::now());
         let wait = match write_node(&context, &link_address, &now).await {
             Ok(node) => {
                 if registered.borrow().is_none() {
                     tracing::info!(node = context.config.node_name, "the node is registered");
                     context.events.of_node(&node, "Starting", "Starting the Wasm node agent.");
                 }
+                tell_changes(&context, &node, &told, &state);
+                told = state;
                 registered.send_replace(Some(Arc::new(node)));
                 status = Some(now);
                 failures = 0;
@@ -60,17 +71,36 @@ pub async fn keep_node(
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             _ = connection.changed() => written = None,
+            _ = states.changed() => {}
         }
+    }
+}
+
+/// The events of a node whose state changed.
+fn tell_changes(context: &Context, node: &Node, before: &NodeState, now: &NodeState) {
+    let name = &context.config.node_name;
+    let tell = |event: &str| context.events.of_node(node, event, &format!("Node {name} status is now: {event}"));
+    for pressure in Pressure::ALL {
+        let (was, is) = (before.pressures.contains(&pressure), now.pressures.contains(&pressure));
+        if was != is {
+            tell(pressure.words().events[usize::from(!is)]);
+        }
+    }
+    if now.is_shutting_down && !before.is_shutting_down {
+        tell("NodeNotReady");
+        context.events.of_node(node, "Shutdown", "Shutdown manager detected shutdown event");
     }
 }
 
 /// Whether the API still says of the node what it was told: the control plane takes the word of a node that was silent for
 /// too long away, and only the node itself can give it again.
-async fn is_said(context: &Context) -> bool {
+async fn is_said(context: &Context, is_ready: bool) -> bool {
     match context.client.get::<Node>("", &context.config.node_name).await {
         Ok(node) => {
             let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-            conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+            conditions
+                .into_iter()
+                .any(|condition| condition.type_ == "Ready" && (condition.status == "True") == is_ready)
         }
         Err(error) => !error.is_not_found(),
     }

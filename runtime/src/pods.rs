@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::context::Context;
+use crate::pod::observed::Doom;
 use crate::pod::{Happening, spec};
 use crate::pod_record::PodRecord;
+use crate::pod_view::PodView;
 use crate::worker::{self, Message, WorkerHandle};
 
 /// All workers.
@@ -64,13 +66,42 @@ impl Pods {
         }
     }
 
-    /// The pods as they were seen last.
+    /// The pods as their workers see them.
     pub fn list(&self) -> Vec<Arc<Pod>> {
-        self.lock()
-            .values()
-            .filter(|w| !w.messages.is_closed())
-            .map(|worker| Arc::clone(&worker.pod.borrow()))
-            .collect()
+        self.views().into_iter().map(|view| view.pod).collect()
+    }
+
+    /// What the workers make of their pods.
+    pub fn views(&self) -> Vec<PodView> {
+        self.lock().values().filter(|w| !w.messages.is_closed()).map(|worker| worker.view.borrow().clone()).collect()
+    }
+
+    /// The pods that have not come to their end.
+    pub fn active(&self) -> Vec<Arc<Pod>> {
+        self.views().into_iter().filter(|view| !view.is_over()).map(|view| view.pod).collect()
+    }
+
+    /// Whether something of the pod runs.
+    pub fn is_busy(&self, uid: &str) -> bool {
+        self.lock().get(uid).is_some_and(|worker| !worker.messages.is_closed() && !worker.view.borrow().is_quiet)
+    }
+
+    /// Ends a pod for a reason of the node's.
+    pub async fn doom(&self, uid: &str, doom: Doom) {
+        let worker = self.lock().get(uid).map(|worker| worker.messages.clone());
+        if let Some(worker) = worker {
+            // A worker that is over by now needs no word.
+            let _ = worker.send(Message::Happened(Happening::Doomed(doom))).await;
+        }
+    }
+
+    /// Waits until nothing of these pods runs and the API knows it, as far as it can be told. Cancel safe.
+    pub async fn ended(&self, uids: &[String]) {
+        let views: Vec<_> = uids.iter().filter_map(|uid| self.lock().get(uid).map(|w| w.view.clone())).collect();
+        for mut view in views {
+            // One whose worker is over has ended.
+            let _ = view.wait_for(|view| view.is_quiet && view.is_reported).await;
+        }
     }
 
     /// A pod by its name.

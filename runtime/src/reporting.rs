@@ -6,6 +6,7 @@ use shoal_client::{DeleteOptions, Patch};
 
 use crate::context::Context;
 use crate::events::Events;
+use crate::eviction::EVICTED;
 use crate::limits::WRITE_TIMEOUT;
 use crate::pod::observed::{Image, Observed, State};
 use crate::pod::probe;
@@ -119,6 +120,9 @@ pub fn events(events: &Events, pod: &Pod, before: &Observed, after: &Observed, h
         }
         Happening::PostStarted { container, result: Err(message), .. } => {
             events.warning(pod, Some(container), "FailedPostStartHook", &format!("PostStartHook failed: {message}"));
+        }
+        Happening::Doomed(doom) if after.doom.as_ref() == Some(doom) && doom.refusal.reason == EVICTED => {
+            events.warning(pod, None, EVICTED, &doom.refusal.message);
         }
         _ => {}
     }

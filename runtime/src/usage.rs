@@ -11,9 +11,12 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::disk_use::{PodDisk, Used};
+use crate::eviction::threshold::Readings;
 use crate::guests::Usage;
 use crate::limits::USAGE_PERIOD;
 use crate::pod::spec;
+use crate::summary;
 
 /// A container: its pod's uid and its name.
 pub type ContainerKey = (String, String);
@@ -28,6 +31,10 @@ struct Inner {
     containers: BTreeMap<ContainerKey, Watched>,
     /// When the last look was.
     at: Timestamp,
+    /// What each pod uses of the disk, by uid.
+    disk: BTreeMap<String, PodDisk>,
+    /// What the node has left.
+    readings: Readings,
 }
 
 struct Watched {
@@ -79,7 +86,13 @@ impl Watched {
 impl Usages {
     /// With the node itself, and no container.
     pub fn new(node: Arc<dyn Usage>) -> Usages {
-        let inner = Inner { node: Watched::new(node), containers: BTreeMap::new(), at: Timestamp::now() };
+        let inner = Inner {
+            node: Watched::new(node),
+            containers: BTreeMap::new(),
+            at: Timestamp::now(),
+            disk: BTreeMap::new(),
+            readings: Readings::new(),
+        };
         Usages { inner: Mutex::new(inner) }
     }
 
@@ -98,6 +111,19 @@ impl Usages {
         if inner.containers.get(key).is_some_and(|watched| Arc::ptr_eq(&watched.source, source)) {
             inner.containers.remove(key);
         }
+    }
+
+    /// Takes what was found on the disk.
+    pub fn set_disk(&self, disk: BTreeMap<String, PodDisk>, readings: Readings) {
+        let mut inner = self.lock();
+        (inner.disk, inner.readings) = (disk, readings);
+    }
+
+    /// The memory of a pod's containers now, by their names.
+    pub fn memory_of(&self, uid: &str) -> BTreeMap<String, u64> {
+        let inner = self.lock();
+        let of_pod = containers(&inner, uid);
+        of_pod.map(|(name, watched)| (name.to_owned(), watched.source.memory_bytes())).collect()
     }
 
     /// Looks again and again.
@@ -121,19 +147,30 @@ impl Usages {
     pub fn summary(&self, node: &str, pods: &[Arc<Pod>]) -> Value {
         let inner = self.lock();
         let of_pod = |pod: &Arc<Pod>| {
-            let containers: Vec<Value> = containers(&inner, pod)
+            let disk = inner.disk.get(spec::uid(pod));
+            let containers: Vec<Value> = containers(&inner, spec::uid(pod))
                 .map(|(name, watched)| {
                     let mut told = watched.told(inner.at);
                     told["name"] = name.into();
+                    if let Some(logs) = disk.and_then(|disk| disk.logs.get(name)) {
+                        told["logs"] = summary::used(*logs, &inner.readings, inner.at);
+                        told["rootfs"] = summary::used(Used::default(), &inner.readings, inner.at);
+                    }
                     told
                 })
                 .collect();
-            json!({
+            let mut told = json!({
                 "podRef": {"name": spec::name(pod), "namespace": spec::namespace(pod), "uid": spec::uid(pod)},
                 "containers": containers,
-            })
+            });
+            if let Some(disk) = disk {
+                told["ephemeral-storage"] = summary::used(disk.ephemeral(pod), &inner.readings, inner.at);
+                told["volume"] = summary::volumes(disk, &inner.readings, inner.at);
+            }
+            told
         };
         let mut own = inner.node.told(inner.at);
+        summary::add_node(&mut own, &inner.readings, inner.at);
         own["nodeName"] = node.into();
         json!({"node": own, "pods": pods.iter().map(of_pod).collect::<Vec<_>>()})
     }
@@ -150,7 +187,7 @@ impl Usages {
             }
             for pod in pods {
                 let (pod_name, namespace) = (spec::name(pod), spec::namespace(pod));
-                for (container, watched) in containers(&inner, pod) {
+                for (container, watched) in containers(&inner, spec::uid(pod)) {
                     let labels = format!("container=\"{container}\",namespace=\"{namespace}\",pod=\"{pod_name}\"");
                     let _ = writeln!(out, "{name}{{{labels}}} {}", value(watched));
                 }
@@ -170,8 +207,7 @@ impl Usages {
     }
 }
 
-fn containers<'a>(inner: &'a Inner, pod: &'a Pod) -> impl Iterator<Item = (&'a str, &'a Watched)> {
-    let uid = spec::uid(pod);
+fn containers<'a>(inner: &'a Inner, uid: &'a str) -> impl Iterator<Item = (&'a str, &'a Watched)> {
     let first = (uid.to_owned(), String::new());
     let own = inner.containers.range(first..).take_while(move |((of, _), _)| of == uid);
     own.map(|((_, name), watched)| (name.as_str(), watched))
@@ -182,7 +218,7 @@ fn nanoseconds(duration: Duration) -> u64 {
 }
 
 /// RFC 3339, in seconds, as Kubernetes writes times.
-fn text(at: Timestamp) -> String {
+pub(crate) fn text(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 

@@ -15,12 +15,14 @@ use tokio::time::Instant;
 
 use crate::container::{self, Run};
 use crate::context::Context;
+use crate::eviction::pressure;
 use crate::hooks::Hook;
 use crate::limits::{HAPPENING_QUEUE, STARTING_QUIET, WRITE_RETRY_FIRST, WRITE_RETRY_LONGEST};
 use crate::pod::observed::{Image, State, Volumes};
 use crate::pod::{Happening, Observed, PodAction, next_wake, pod_actions, pod_status, spec, support};
 use crate::pod_record::PodRecord;
-use crate::{mount, probing, reporting};
+use crate::pod_view::PodView;
+use crate::{mount, probing, reporting, shutdown};
 
 /// What a worker's tasks tell it.
 pub enum Message {
@@ -44,6 +46,8 @@ pub enum Message {
 pub struct WorkerHandle {
     /// The newest object.
     pub pod: watch::Sender<Arc<Pod>>,
+    /// What the worker makes of it.
+    pub view: watch::Receiver<PodView>,
     /// To tell it something.
     pub messages: mpsc::Sender<Message>,
 }
@@ -52,8 +56,9 @@ pub struct WorkerHandle {
 pub fn spawn(context: &Arc<Context>, pod: &Arc<Pod>, record: Option<PodRecord>) -> WorkerHandle {
     let (pod_sender, pods) = watch::channel(Arc::clone(pod));
     let (messages, inbox) = mpsc::channel(HAPPENING_QUEUE);
-    let handle = WorkerHandle { pod: pod_sender, messages: messages.clone() };
-    let worker = Worker::new(Arc::clone(context), pod, record, messages);
+    let (view, views) = watch::channel(PodView::new(pod));
+    let handle = WorkerHandle { pod: pod_sender, view: views, messages: messages.clone() };
+    let worker = Worker::new(Arc::clone(context), pod, record, messages, view);
     context.tasks.spawn("pod worker", worker.work(pods, inbox));
     handle
 }
@@ -70,6 +75,9 @@ struct Worker {
     retry_write_at: Option<Instant>,
     is_removing: bool,
     kept: Option<Observed>,
+    view: watch::Sender<PodView>,
+    /// Whether its start was counted, or was another process'.
+    is_counted: bool,
     /// Until when a pod that is only starting is not reported.
     quiet_until: Instant,
     /// Whether a status waits for that.
@@ -77,7 +85,13 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(context: Arc<Context>, pod: &Pod, record: Option<PodRecord>, messages: mpsc::Sender<Message>) -> Worker {
+    fn new(
+        context: Arc<Context>,
+        pod: &Pod,
+        record: Option<PodRecord>,
+        messages: mpsc::Sender<Message>,
+        view: watch::Sender<PodView>,
+    ) -> Worker {
         let now = Timestamp::now();
         let is_known = record.is_some();
         let observed = match record {
@@ -102,6 +116,8 @@ impl Worker {
             retry_write_at: None,
             is_removing: false,
             kept: None,
+            view,
+            is_counted: is_known,
             quiet_until: Instant::now() + STARTING_QUIET,
             is_quiet: false,
         }
@@ -112,6 +128,7 @@ impl Worker {
             let now = Timestamp::now();
             self.decide(now);
             self.report(now);
+            self.show();
             self.keep();
             let wake = self.wake_at(now);
             tokio::select! {
@@ -199,8 +216,12 @@ impl Worker {
         spawn_connection("container start", async move {
             let message = match container::start(&context, &pod, &container, restarts, address, messages.clone()).await
             {
-                Ok(run) => Message::Launched { container, run },
+                Ok(run) => {
+                    context.metrics.container_started(true);
+                    Message::Launched { container, run }
+                }
                 Err(message) => {
+                    context.metrics.container_started(false);
                     context.events.warning(&pod, Some(&container), "Failed", &format!("Error: {message}"));
                     Message::Happened(Happening::Misconfigured { container, message })
                 }
@@ -271,7 +292,7 @@ impl Worker {
             Happening::SourcesChanged if matches!(self.observed.volumes, Volumes::Mounted) => {
                 self.spawn_refresh();
             }
-            Happening::Gone => self.leave_network(),
+            Happening::Gone | Happening::Doomed(_) => self.leave_network(),
             _ => {}
         }
         let before = self.observed.clone();
@@ -292,6 +313,7 @@ impl Worker {
 
     fn launched(&mut self, container: &str, run: Run, now: Timestamp) {
         self.note(Happening::Started { container: container.to_owned(), id: run.id.clone() }, now);
+        self.count_start(now);
         match Hook::post_start(&self.context, &self.pod, container, run.pod_address) {
             Some(hook) => {
                 let tell = hook.tell(run.id.clone(), run.stop_probes.clone(), self.messages.clone());
@@ -300,6 +322,20 @@ impl Worker {
             None => probing::start(&self.context, &self.pod, container, &run, &self.messages),
         }
         self.runs.insert(container.to_owned(), run);
+    }
+
+    /// Counts the pod once, as soon as every container of it has been started.
+    fn count_start(&mut self, now: Timestamp) {
+        let runs = |c: &k8s_openapi::api::core::v1::Container| {
+            self.observed.containers.get(&c.name).is_some_and(|seen| matches!(seen.state, State::Running(_)))
+        };
+        if self.is_counted || !spec::containers(&self.pod).iter().all(runs) {
+            return;
+        }
+        self.is_counted = true;
+        if let Some(took) = self.observed.started_at.and_then(|at| Duration::try_from(now.duration_since(at)).ok()) {
+            self.context.metrics.pod_started(took);
+        }
     }
 
     fn take_pod(&mut self, newest: &Arc<Pod>) {
@@ -336,6 +372,24 @@ impl Worker {
         spawn_connection("pod status", async move {
             let result = reporting::write_status(&context, &pod, &status).await;
             let _ = messages.send(Message::Written(result)).await;
+        });
+    }
+
+    /// Shows the pod to the rest of the agent.
+    fn show(&self) {
+        let is_quiet = self.observed.is_quiet();
+        let is_reported = self.observed.is_gone || (!self.is_writing && self.written == self.pod.status);
+        self.view.send_if_modified(|view| {
+            let is_same = view.pod.metadata.resource_version == self.pod.metadata.resource_version
+                && view.pod.status == self.pod.status;
+            if is_same && (view.is_quiet, view.is_reported) == (is_quiet, is_reported) {
+                return false;
+            }
+            if !is_same {
+                view.pod = Arc::new(self.pod.clone());
+            }
+            (view.is_quiet, view.is_reported) = (is_quiet, is_reported);
+            true
         });
     }
 
@@ -404,7 +458,9 @@ fn image_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a str> {
 }
 
 fn observe_new(context: &Context, pod: &Pod, now: Timestamp) -> Observed {
-    let refusal = support::refusal(pod);
+    let state = context.node_state.borrow().clone();
+    let shutdown = || state.is_shutting_down.then(shutdown::refusal);
+    let refusal = support::refusal(pod).or_else(shutdown).or_else(|| pressure::refusal(pod, &state.pressures));
     match context.take_address(pod) {
         Some(address) => Observed::new(pod, address, refusal, now),
         None => {

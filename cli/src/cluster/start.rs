@@ -200,6 +200,8 @@ fn worker_arguments(layout: &Layout, servers: &[String], number: u16, address: I
     ["worker", "--data-dir", &data, "--name", &name, "--join", &servers.join(","), "--token-file", &token]
         .into_iter()
         .chain(["--address", &address, "--profile", "lan"])
+        // Several workers share this machine with whatever else runs on it: its disk and memory are not theirs to defend.
+        .chain(["--eviction-hard", ""])
         .map(str::to_string)
         .collect()
 }

@@ -1,6 +1,6 @@
 //! `shoal worker`: one worker, in the foreground.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -43,6 +43,31 @@ pub struct WorkerArguments {
     /// How often it reports: lan (a lost node is noticed within seconds) or edge [default: edge].
     #[arg(long, value_parser = ["lan", "edge"])]
     profile: Option<String>,
+    /// Below what the node ends pods to save itself; an empty text is never [default: as in Kubernetes].
+    ///
+    /// The signals are memory.available, nodefs.available, nodefs.inodesFree, imagefs.available, imagefs.inodesFree and pid.available.
+    #[arg(long, value_name = "SIGNAL<LEVEL,...")]
+    eviction_hard: Option<String>,
+    /// How long a pressure condition lasts after what caused it [default: 5m].
+    #[arg(long, value_name = "DURATION")]
+    eviction_pressure_transition_period: Option<String>,
+    /// What pods do not get of cpu, memory and ephemeral-storage.
+    #[arg(long, value_name = "RESOURCE=QUANTITY", value_delimiter = ',')]
+    system_reserved: Vec<String>,
+    /// A directory of manifests of pods that this node runs whatever the control plane says (static pods).
+    #[arg(long, value_name = "DIR")]
+    pod_manifest_path: Option<PathBuf>,
+    /// On SIGTERM or SIGINT end the pods within this time and let them have failed, as for a machine that is switched off
+    /// [default: 0, the pods stay and start again with the next start of the worker].
+    #[arg(long, value_name = "DURATION")]
+    shutdown_grace_period: Option<String>,
+    /// How much of that is kept for critical pods.
+    #[arg(long, value_name = "DURATION")]
+    shutdown_grace_period_critical_pods: Option<String>,
+    /// Where the node answers /healthz, /pods, /metrics, /stats/summary and logs without the control plane, such as
+    /// 127.0.0.1:10255; port 0 takes a free one [default: nowhere].
+    #[arg(long, value_name = "ADDRESS")]
+    local_api: Option<SocketAddr>,
 }
 
 impl WorkerArguments {
@@ -94,6 +119,47 @@ impl WorkerArguments {
             Some(_) => config.pace = Pace::default(),
             None => {}
         }
+        if let Some(text) = self.eviction_hard {
+            config.eviction_hard = text.parse().context("--eviction-hard")?;
+        }
+        for pair in self.system_reserved {
+            let (resource, quantity) = pair
+                .split_once('=')
+                .with_context(|| format!("--system-reserved {pair:?} is not of the form RESOURCE=QUANTITY"))?;
+            config.system_reserved.insert(resource.to_string(), quantity.to_string());
+        }
+        let seconds = |flag: &str, text: Option<String>, given: &mut u64| -> anyhow::Result<()> {
+            if let Some(text) = text {
+                *given = seconds(&text).with_context(|| format!("{flag} {text:?}"))?;
+            }
+            Ok(())
+        };
+        let period = self.eviction_pressure_transition_period;
+        seconds("--eviction-pressure-transition-period", period, &mut config.eviction_transition_s)?;
+        seconds("--shutdown-grace-period", self.shutdown_grace_period, &mut config.shutdown_grace_s)?;
+        let critical = self.shutdown_grace_period_critical_pods;
+        seconds("--shutdown-grace-period-critical-pods", critical, &mut config.shutdown_grace_critical_s)?;
+        config.pod_manifest_path = self.pod_manifest_path.or(config.pod_manifest_path);
+        config.local_api = self.local_api.or(config.local_api);
         Ok(config)
+    }
+}
+
+/// A duration such as 30s or 1m30s, in whole seconds.
+fn seconds(text: &str) -> anyhow::Result<u64> {
+    let duration: jiff::SignedDuration = text.parse().context("a duration is written as 30s or 1m30s")?;
+    u64::try_from(duration.as_secs()).context("a duration is not below zero")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::seconds;
+
+    #[test]
+    fn durations_are_written_as_everywhere_in_kubernetes() {
+        for (text, expected) in [("30s", 30), ("1m30s", 90), ("5m0s", 300), ("0s", 0)] {
+            assert_eq!(seconds(text).ok(), Some(expected), "{text}");
+        }
+        assert!(seconds("-1s").is_err() && seconds("soon").is_err());
     }
 }

@@ -32,6 +32,14 @@ const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
+/// The conditions whose truth keeps new pods away, and the taints that do it (Kubernetes: "Taint nodes by condition").
+const PRESSURES: [(&str, &str); 4] = [
+    ("MemoryPressure", "node.kubernetes.io/memory-pressure"),
+    ("DiskPressure", "node.kubernetes.io/disk-pressure"),
+    ("PIDPressure", "node.kubernetes.io/pid-pressure"),
+    ("NetworkUnavailable", "node.kubernetes.io/network-unavailable"),
+];
+
 /// What `node` needs: `heard` is when it was last heard of, `pods` are those on it.
 pub fn reconcile(node: &Node, heard: Timestamp, pods: &[&Pod], patience: Patience, now: Timestamp) -> Vec<Action> {
     if node.metadata.deletion_timestamp.is_some() {
@@ -131,11 +139,16 @@ fn taints(node: &Node, now: Timestamp) -> Vec<Taint> {
         Some("Unknown") => wanted.extend([(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]),
         _ => wanted.extend([(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")]),
     }
+    let is_on = |name: &str| conditions.iter().any(|condition| condition.type_ == name && condition.status == "True");
+    wanted.extend(PRESSURES.iter().filter(|(name, _)| is_on(name)).map(|(_, taint)| (*taint, "NoSchedule")));
     if node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) {
         wanted.push((UNSCHEDULABLE, "NoSchedule"));
     }
     let mut taints = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
-    let is_ours = |taint: &Taint| [NOT_READY, UNREACHABLE, UNSCHEDULABLE].contains(&taint.key.as_str());
+    let is_ours = |taint: &Taint| {
+        let key = taint.key.as_str();
+        [NOT_READY, UNREACHABLE, UNSCHEDULABLE].contains(&key) || PRESSURES.iter().any(|(_, taint)| *taint == key)
+    };
     taints.retain(|taint| !is_ours(taint) || wanted.contains(&(taint.key.as_str(), taint.effect.as_str())));
     for (key, effect) in wanted {
         if !taints.iter().any(|taint| taint.key == key && taint.effect == effect) {

@@ -123,6 +123,29 @@ fn a_silent_node_is_unknown_then_tainted_and_its_pods_leave() {
 }
 
 #[test]
+fn a_node_s_pressure_is_a_taint_for_as_long_as_it_lasts() {
+    let now = Timestamp::from_second(1_000).expect("a time");
+    let look = |pressure: &str, taints: &Value| {
+        let conditions = json!([{"type": "Ready", "status": "True"}, {"type": "DiskPressure", "status": pressure}]);
+        let node: Node = read(json!({
+            "metadata": {"name": "a", "uid": "a", "resourceVersion": "1"},
+            "spec": {"taints": taints},
+            "status": {"conditions": conditions},
+        }));
+        let actions = node::reconcile(&node, now, &[], Patience::LAN, now);
+        actions.into_iter().find_map(|action| match action {
+            Action::Replace { object, .. } => Some(object["spec"]["taints"].clone()),
+            _ => None,
+        })
+    };
+    let own = json!({"key": "mine", "effect": "NoSchedule"});
+    let pressure = json!({"key": "node.kubernetes.io/disk-pressure", "effect": "NoSchedule"});
+    assert_eq!(look("True", &json!([own])), Some(json!([own, pressure])));
+    assert_eq!(look("True", &json!([own, pressure])), None);
+    assert_eq!(look("False", &json!([own, pressure])), Some(json!([own])));
+}
+
+#[test]
 fn a_pod_that_says_how_long_it_stays_stays_so_long() {
     let now = Timestamp::from_second(1_000).expect("a time");
     let tolerations = json!([{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "tolerationSeconds": 60}]);

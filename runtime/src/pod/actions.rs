@@ -111,7 +111,7 @@ fn stop_all(pod: &Pod, observed: &Observed, now: Timestamp, finish: bool) -> Vec
     if observed.is_quiet() {
         return if finish { vec![PodAction::Finish] } else { Vec::new() };
     }
-    let grace = spec::grace(pod);
+    let grace = grace(pod, observed);
     let plain_first = spec::containers(pod).iter().chain(spec::init_containers(pod).iter().rev());
     let mut actions = Vec::new();
     let mut someone_runs = false;
@@ -127,6 +127,12 @@ fn stop_all(pod: &Pod, observed: &Observed, now: Timestamp, finish: bool) -> Vec
         actions.extend(stop(&container.name, seen, grace, now, || format!("Stopping container {}", container.name)));
     }
     actions
+}
+
+/// How long the pod's containers may take: its own word, cut short by the node's.
+fn grace(pod: &Pod, observed: &Observed) -> Duration {
+    let own = spec::grace(pod);
+    observed.doom.as_ref().and_then(|doom| doom.grace).map_or(own, |longest| own.min(longest))
 }
 
 /// The next step of stopping a container that runs.

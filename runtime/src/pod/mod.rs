@@ -13,6 +13,7 @@ pub mod observed;
 pub mod probe;
 pub mod references;
 pub mod reuse;
+pub mod resources;
 pub mod service_env;
 pub mod spec;
 pub mod status;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::actions::PodAction;
 use super::back_off::{FORGIVEN_AFTER, after};
 use super::spec;
+use super::status::has_ended;
 
 /// How long after a configuration error the container is tried again, if nothing changed before.
 const CONFIG_RETRY: SignedDuration = SignedDuration::from_secs(10);
@@ -30,7 +32,7 @@ pub struct Observed {
     #[serde(skip)]
     pub volumes: Volumes,
     /// Set when every container is to stop for good though the pod is not deleted.
-    pub doom: Option<Refusal>,
+    pub doom: Option<Doom>,
     /// The pod's object is gone from the API: what runs must stop and there is nobody to report to.
     pub is_gone: bool,
     /// The containers by name.
@@ -44,6 +46,24 @@ pub struct Refusal {
     pub reason: String,
     /// A sentence.
     pub message: String,
+}
+
+/// The end of a pod that the node itself decides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doom {
+    /// Why.
+    pub refusal: Refusal,
+    /// How long its containers may take at most; none means the pod's own grace period.
+    pub grace: Option<Duration>,
+    /// Whether the node ends it for its own sake, which the condition `DisruptionTarget` says.
+    pub is_disruption: bool,
+}
+
+impl Doom {
+    /// A pod that fails by what it says itself.
+    pub fn own(refusal: Refusal) -> Doom {
+        Doom { refusal, grace: None, is_disruption: false }
+    }
 }
 
 /// The state of a pod's volumes.
@@ -259,6 +279,8 @@ pub enum Happening {
     SourcesChanged,
     /// The pod's object is gone from the API.
     Gone,
+    /// The node ends the pod.
+    Doomed(Doom),
 }
 
 impl Observed {
@@ -327,7 +349,7 @@ impl Observed {
                 r.is_ready = false;
             }),
             PodAction::Kill { container } => self.with_running(container, |r| r.is_killed = true),
-            PodAction::Doom(refusal) => self.doom = Some(refusal.clone()),
+            PodAction::Doom(refusal) => self.doom = Some(Doom::own(refusal.clone())),
             PodAction::Finish => {}
         }
     }
@@ -385,6 +407,9 @@ impl Observed {
             }
             Happening::SourcesChanged => self.retry_configuration(),
             Happening::Gone => self.is_gone = true,
+            // One that came to its end by itself keeps it.
+            Happening::Doomed(_) if has_ended(pod, self) => {}
+            Happening::Doomed(doom) => self.doom = Some(doom),
         }
     }
 

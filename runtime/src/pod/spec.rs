@@ -108,6 +108,41 @@ pub fn is_deleted(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()
 }
 
+/// The annotation that says where a pod came from, for one that the node runs by itself.
+pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
+/// The annotation with the hash of a static pod's manifest.
+pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+/// The annotation of a static pod's mirror in the API: the hash again.
+pub const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+/// From this priority on, a pod is critical to the cluster.
+const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+
+/// An annotation of the pod.
+pub fn annotation<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
+    pod.metadata.annotations.as_ref()?.get(name).map(String::as_str)
+}
+
+/// Whether the pod is of a manifest on this node, and not of the API.
+pub fn is_static(pod: &Pod) -> bool {
+    annotation(pod, CONFIG_SOURCE) == Some("file")
+}
+
+/// The pod's priority; the two classes that every cluster has are known here too.
+pub fn priority(pod: &Pod) -> i32 {
+    let Some(spec) = pod.spec.as_ref() else { return 0 };
+    let of_class = || match spec.priority_class_name.as_deref() {
+        Some("system-node-critical") => CRITICAL_PRIORITY + 1_000,
+        Some("system-cluster-critical") => CRITICAL_PRIORITY,
+        _ => 0,
+    };
+    spec.priority.unwrap_or_else(of_class)
+}
+
+/// Whether the node keeps the pod whatever it lacks: it is static, or critical by its priority.
+pub fn is_critical(pod: &Pod) -> bool {
+    is_static(pod) || annotation(pod, CONFIG_MIRROR).is_some() || priority(pod) >= CRITICAL_PRIORITY
+}
+
 /// What is to be done right after a container's start.
 pub fn post_start(container: &Container) -> Option<&LifecycleHandler> {
     container.lifecycle.as_ref()?.post_start.as_ref()

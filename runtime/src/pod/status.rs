@@ -32,7 +32,7 @@ pub fn pod_status(pod: &Pod, observed: &Observed, host_address: &str, now: Times
         spec::containers(pod).iter().map(|c| container_status(pod, observed, c)).collect();
     let init_statuses: Vec<ContainerStatus> =
         spec::init_containers(pod).iter().map(|c| container_status(pod, observed, c)).collect();
-    let failure = observed.refusal.as_ref().or(observed.doom.as_ref());
+    let failure = observed.refusal.as_ref().or(observed.doom.as_ref().map(|doom| &doom.refusal));
     let address = observed.address.map(|a| a.to_string()).filter(|_| observed.refusal.is_none());
     let conditions = conditions(pod, observed, phase, &statuses, &init_statuses, now);
     PodStatus {
@@ -297,6 +297,11 @@ fn conditions(
         ),
         _ => containers_ready.clone(),
     };
+    let disruption = observed.doom.as_ref().filter(|doom| doom.is_disruption).map(|doom| Verdict {
+        is_true: true,
+        reason: Some("TerminationByKubelet"),
+        message: doom.refusal.message.clone(),
+    });
     [
         ("PodReadyToStartContainers", Verdict { is_true: sandbox, reason: None, message: String::new() }),
         ("Initialized", initialized),
@@ -305,6 +310,7 @@ fn conditions(
         ("PodScheduled", Verdict::yes()),
     ]
     .into_iter()
+    .chain(disruption.map(|verdict| ("DisruptionTarget", verdict)))
     .map(|(name, verdict)| condition(pod, name, &verdict, now))
     .collect()
 }
