@@ -26,11 +26,12 @@ use crate::metrics::Metrics;
 use crate::node::Machine;
 use crate::outbound::Outside;
 use crate::pod_record::{self, PodRecord};
-use crate::pods::Pods;
+use crate::pods::{Origin, Pods};
 use crate::sources::SourceHub;
+use crate::static_pods::{directory, mirrors};
 use crate::uplink::Uplink;
 use crate::usage::{ThisProcess, Usages};
-use crate::{join, kubelet_api, node_loop, shutdown};
+use crate::{join, kubelet_api, local_api, node_loop, shutdown};
 
 /// Where the port of the QUIC endpoint is kept: collection and name.
 const KEPT_PORT: (&str, &str) = ("node", "link-port");
@@ -87,6 +88,11 @@ impl Agent {
         let mut agent = Agent::assemble(config, parts).await;
         agent.connect(&endpoint, &identity);
         agent.endpoint = Some(endpoint);
+        if let Some(address) = agent.context.config.local_api {
+            let listener = local_api::bind(address, &agent.context.config.data_dir).await?;
+            let serve = local_api::serve(Arc::clone(&agent.context), Arc::clone(&agent.pods), listener);
+            agent.context.tasks.spawn("local api", serve);
+        }
         Ok(agent)
     }
 
@@ -124,6 +130,7 @@ impl Agent {
             open_logs: Mutex::new(HashMap::new()),
             live: Mutex::new(HashMap::new()),
             usages: Arc::new(Usages::new(Arc::new(ThisProcess))),
+            mirrors: watch::Sender::default(),
             metrics: Arc::new(Metrics::new(&config.node_name)),
             node_state: watch::Sender::default(),
             config,
@@ -148,6 +155,15 @@ impl Agent {
         );
         tasks.spawn("lease", node_loop::keep_lease(Arc::clone(&context), registered.clone()));
         tasks.spawn("network table", follow::follow_network(Arc::clone(&context), kept, range_sender));
+        tasks.spawn("mirrors", mirrors::keep(Arc::clone(&context), Arc::clone(&pods), registered.clone()));
+        match context.config.pod_manifest_path.clone() {
+            Some(path) => {
+                let follow = directory::follow(Arc::clone(&context), Arc::clone(&pods), path, range_known.clone());
+                tasks.spawn("manifests", follow);
+            }
+            // No static pod is wanted; one that was may have left a mirror.
+            None => pods.synchronize(&context, &[], Origin::File).await,
+        }
         tasks.spawn("pods", follow::follow_pods(Arc::clone(&context), Arc::clone(&pods), range_known));
         tasks.spawn("sources", tell_sources(Arc::clone(&pods), changes));
         Agent { context, pods, endpoint: None, link_address, registered, store }

@@ -126,6 +126,9 @@ impl AgentConfig {
             let quantity = text.parse::<Quantity>().ok().filter(|quantity| !quantity.is_negative());
             quantity.ok_or_else(|| format!("system-reserved: {text:?} is no quantity such as 200Mi or 100m"))?;
         }
+        if let Some(address) = self.local_api.filter(|address| !address.ip().is_loopback()) {
+            return Err(format!("local-api: {address} is not of this machine alone; take one of 127.0.0.0/8 or [::1]"));
+        }
         if self.shutdown_grace_critical_s > self.shutdown_grace_s {
             return Err(format!(
                 "shutdown-grace-period-critical-pods: {} s is more than the {} s of shutdown-grace-period, of which it is a part",

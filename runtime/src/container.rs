@@ -13,9 +13,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
+use crate::events::Events;
 use crate::exec::{Live, LiveLog};
 use crate::function_target::FunctionTarget;
-use crate::guests::{Exit, Grants, GuestProcess, ImageRequest, OutputSink, Prepared, PullPolicy, Started, Usage};
+use crate::guests::{
+    Exit, Grants, GuestFunction, GuestProcess, ImageRequest, OutputSink, Prepared, PullPolicy, Started, Usage,
+};
+use crate::limits::{EVENT_CHARACTERS, FAILURE_PERIOD};
 use crate::logs::ContainerLog;
 use crate::mount;
 use crate::outbound::PodOutbound;
@@ -164,6 +168,14 @@ pub async fn start(
     };
     match started {
         Started::Function(function) => {
+            let failures = tell_failures(
+                Arc::clone(&function),
+                context.events.clone(),
+                pod.clone(),
+                container.to_owned(),
+                run.stop_probes.clone(),
+            );
+            spawn_connection("function failures", failures);
             let target = FunctionTarget::new(function);
             if let Some(address) = address {
                 let listen = SocketAddr::new(address, spec::listen_port(definition, &variables));
@@ -224,6 +236,37 @@ pub fn grants(
         reuse: reuse::of(pod).map_err(|(field, why)| format!("{field}: {why}"))?,
         address,
     })
+}
+
+/// Tells of requests at which the function's guest failed, as events: the last one of each period, since a function may fail
+/// a thousand times a second.
+async fn tell_failures(
+    function: Arc<dyn GuestFunction>,
+    events: Events,
+    pod: Pod,
+    container: String,
+    over: CancellationToken,
+) {
+    let tell = async {
+        loop {
+            let message = function.failure().await;
+            events.warning(&pod, Some(&container), "FunctionFailed", &failure_message(&message));
+            tokio::time::sleep(FAILURE_PERIOD).await;
+        }
+    };
+    tokio::select! {
+        () = tell => {}
+        () = over.cancelled() => {}
+    }
+}
+
+/// The failure with the guest's backtrace, as long as an event may be.
+fn failure_message(failure: &str) -> String {
+    let mut message = format!("The function failed to answer a request: {failure}");
+    if let Some((end, _)) = message.char_indices().nth(EVENT_CHARACTERS) {
+        message.truncate(end);
+    }
+    message
 }
 
 /// The variables of a container.

@@ -62,6 +62,8 @@ pub struct Context {
     pub live: Mutex<HashMap<(String, String), Arc<Live>>>,
     /// What the node and its containers use.
     pub usages: Arc<Usages>,
+    /// The mirrors of static pods as the API has them; none before it was heard of.
+    pub mirrors: watch::Sender<Option<Arc<Vec<Arc<Pod>>>>>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// What the node runs out of, and whether it is going down.
@@ -82,6 +84,13 @@ impl Context {
             node_cpu_millis: i64::try_from(self.config.cpu_millis).unwrap_or(i64::MAX),
             node_memory_bytes: i64::try_from(self.config.memory_bytes).unwrap_or(i64::MAX),
         }
+    }
+
+    /// The uid of a static pod's mirror, if the API has one of its manifest.
+    pub fn mirror_uid(&self, pod: &Pod) -> Option<String> {
+        let mirrors = self.mirrors.borrow();
+        let of_pod = |mirror: &&Arc<Pod>| spec::annotation(mirror, spec::CONFIG_MIRROR) == Some(spec::uid(pod));
+        mirrors.as_ref()?.iter().find(of_pod).map(|mirror| spec::uid(mirror).to_owned())
     }
 
     /// The directories of a pod's volumes.

@@ -17,8 +17,8 @@ use shoal_network::{Body, BoxError, LocalTarget, Network};
 
 use crate::config::AgentConfig;
 use crate::guests::{
-    Exit, Grants, GuestFunction, GuestProcess, Guests, ImageRequest, OutputSink, PrepareError, Prepared, Program,
-    Started, Usage,
+    Exit, Grants, GuestFunction, GuestProcess, GuestStats, Guests, ImageRequest, OutputSink, PrepareError, Prepared,
+    Program, Started, Usage,
 };
 use crate::logs::Stream;
 use crate::outbound::{OutboundError as Refusal, PodOutbound};
@@ -83,6 +83,10 @@ impl Guests for EngineGuests {
             let program = Loaded { module: Arc::clone(module), entrypoint: Vec::new(), environment: Vec::new() };
             Ok(Arc::new(program) as Arc<dyn Program>)
         })
+    }
+
+    fn stats(&self) -> GuestStats {
+        self.engine.stats()
     }
 
     fn threads(&self) -> tokio::runtime::Handle {
@@ -216,6 +220,10 @@ struct Function(shoal_engine::Function);
 impl GuestFunction for Function {
     fn call(&self, request: Request<Body>) -> BoxFuture<'_, Response<Body>> {
         Box::pin(self.0.call(request))
+    }
+
+    fn failure(&self) -> BoxFuture<'_, String> {
+        Box::pin(self.0.failure())
     }
 
     fn kill(&self) {

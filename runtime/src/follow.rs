@@ -15,7 +15,9 @@ use crate::addresses::Range;
 use crate::cluster_table::cluster_table;
 use crate::context::Context;
 use crate::limits::NODE_PORT_RETRY;
-use crate::pods::Pods;
+use crate::pod::spec;
+use crate::pods::{Origin, Pods};
+use crate::static_pods::mirror::is_mirror;
 
 /// How long the first pods wait for the node's range of addresses before somebody is told.
 const RANGE_PATIENCE: Duration = Duration::from_secs(5);
@@ -53,11 +55,38 @@ pub async fn follow_pods(context: Arc<Context>, pods: Arc<Pods>, mut range_known
                 let _ = range_known.wait_for(known).await;
             }
         }
-        pods.synchronize(&context, &wanted).await;
+        let (mirrors, wanted): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|pod| is_mirror(pod));
+        note_mirrors(&context, mirrors);
+        let wanted: Vec<Arc<Pod>> = wanted.into_iter().map(of_the_api).collect();
+        pods.synchronize(&context, &wanted, Origin::Api).await;
         if signal.changed().await.is_err() {
             return;
         }
     }
+}
+
+/// A pod of the API, whatever it says of itself: only a manifest on the node makes a pod static.
+fn of_the_api(pod: Arc<Pod>) -> Arc<Pod> {
+    if !spec::is_static(&pod) {
+        return pod;
+    }
+    let mut pod = Pod::clone(&pod);
+    pod.metadata.annotations.get_or_insert_default().remove(spec::CONFIG_SOURCE);
+    Arc::new(pod)
+}
+
+/// Says which mirrors there are, if they are others than before.
+fn note_mirrors(context: &Context, mirrors: Vec<Arc<Pod>>) {
+    let marks = |mirrors: &[Arc<Pod>]| -> Vec<(String, bool)> {
+        mirrors.iter().map(|mirror| (spec::uid(mirror).to_owned(), spec::is_deleted(mirror))).collect()
+    };
+    context.mirrors.send_if_modified(|known| {
+        let is_new = known.as_ref().is_none_or(|known| marks(known) != marks(&mirrors));
+        if is_new {
+            *known = Some(Arc::new(mirrors));
+        }
+        is_new
+    });
 }
 
 /// Keeps the network's table and the node ports for ever. `kept` is what the last process knew.

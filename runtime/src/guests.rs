@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
-pub use shoal_engine::Reuse;
 use shoal_engine::Stdin;
+pub use shoal_engine::{Durations, Reuse, Stats as GuestStats};
 pub use shoal_images::PullPolicy;
 use shoal_network::Body;
 
@@ -25,6 +25,11 @@ pub trait Guests: Send + Sync + 'static {
 
     /// The program with the commands that people expect in every container.
     fn toolbox(&self) -> BoxFuture<'_, Result<Arc<dyn Program>, String>>;
+
+    /// What was counted of them.
+    fn stats(&self) -> GuestStats {
+        GuestStats::default()
+    }
 
     /// The threads on which they run, for connections whose requests they answer.
     fn threads(&self) -> tokio::runtime::Handle;
@@ -130,6 +135,10 @@ pub enum Started {
 pub trait GuestFunction: Send + Sync + 'static {
     /// Answers a request; a failure of the guest is an answer too.
     fn call(&self, request: Request<Body>) -> BoxFuture<'_, Response<Body>>;
+    /// Waits until a guest of it has failed, and says how. Cancel safe.
+    fn failure(&self) -> BoxFuture<'_, String> {
+        Box::pin(std::future::pending())
+    }
     /// Ends every instance at once.
     fn kill(&self);
     /// What its instances use.

@@ -34,26 +34,36 @@ pub async fn serve(context: Arc<Context>, pods: Arc<Pods>, connection: Connectio
         let (context, pods) = (Arc::clone(&context), Arc::clone(&pods));
         shoal_link::tasks::spawn_connection("kubelet request", async move {
             let _permit = permit;
-            shoal_link::http::serve(stream, move |request| answer(Arc::clone(&context), Arc::clone(&pods), request))
-                .await;
+            shoal_link::http::serve(stream, move |request| {
+                answer_server(Arc::clone(&context), Arc::clone(&pods), request)
+            })
+            .await;
         });
     }
 }
 
-async fn answer(context: Arc<Context>, pods: Arc<Pods>, request: Request<Body>) -> Response<Body> {
+/// Answers a server, which may also open streams to what runs.
+async fn answer_server(context: Arc<Context>, pods: Arc<Pods>, request: Request<Body>) -> Response<Body> {
     let parts: Vec<String> = request.uri().path().split('/').filter(|p| !p.is_empty()).map(percent_decode).collect();
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-    if let ["exec" | "attach" | "portForward", namespace, name, ..] = parts.as_slice() {
-        if request.method() != Method::POST {
-            return failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "only POST is answered here");
-        }
-        let Some(pod) = pods.find(namespace, name) else { return no_pod(name) };
-        let answered = streams(&context, &pod, parts.as_slice(), request).await;
-        return answered.unwrap_or_else(|(status, reason, message)| failure(status, reason, &message));
+    let ["exec" | "attach" | "portForward", namespace, name, ..] = parts.as_slice() else {
+        return answer(context, pods, request).await;
+    };
+    if request.method() != Method::POST {
+        return failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "only POST is answered here");
     }
+    let Some(pod) = pods.find(namespace, name) else { return no_pod(name) };
+    let answered = streams(&context, &pod, parts.as_slice(), request).await;
+    answered.unwrap_or_else(|(status, reason, message)| failure(status, reason, &message))
+}
+
+/// Answers a request that only reads, whoever makes it.
+pub async fn answer(context: Arc<Context>, pods: Arc<Pods>, request: Request<Body>) -> Response<Body> {
     if request.method() != Method::GET {
         return failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "only GET is answered here");
     }
+    let parts: Vec<String> = request.uri().path().split('/').filter(|p| !p.is_empty()).map(percent_decode).collect();
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     match parts.as_slice() {
         ["healthz"] => shoal_network::text_response(StatusCode::OK, "ok"),
         ["pods"] => {
@@ -64,7 +74,10 @@ async fn answer(context: Arc<Context>, pods: Arc<Pods>, request: Request<Body>) 
             json_answer(StatusCode::OK, &context.usages.summary(&context.config.node_name, &pods.list()))
         }
         ["metrics"] => {
-            let mut response = shoal_network::text_response(StatusCode::OK, context.metrics.text(&pods.views()));
+            let mut response = shoal_network::text_response(
+                StatusCode::OK,
+                context.metrics.text(&pods.views(), context.guests.stats()),
+            );
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
             response
         }

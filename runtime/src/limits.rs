@@ -15,6 +15,12 @@ pub const LOG_CHUNK_BYTES: usize = 64 * 1024;
 pub const EVENT_QUEUE: usize = 1_024;
 /// Different events remembered for counting.
 pub const EVENT_MEMORY: usize = 4_096;
+/// Characters of an event's message, as in Kubernetes.
+pub const EVENT_CHARACTERS: usize = 1_024;
+/// At most one event in this time says that a function failed.
+pub const FAILURE_PERIOD: Duration = Duration::from_secs(10);
+/// Connections that the local API has open at a time.
+pub const LOCAL_CONNECTIONS: usize = 64;
 /// Happenings waiting for a pod's worker.
 pub const HAPPENING_QUEUE: usize = 256;
 
@@ -46,6 +52,10 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 pub const NODE_PORT_RETRY: Duration = Duration::from_secs(5);
 /// How long an outgoing connection to the outside may take.
 pub const OUTSIDE_CONNECT: Duration = Duration::from_secs(10);
+/// How often the directory of manifests is looked at, and what the API has of their pods.
+pub const MANIFEST_PERIOD: Duration = Duration::from_secs(2);
+/// The largest manifest that is read.
+pub const MANIFEST_BYTES: u64 = 1024 * 1024;
 /// How often the pods' files are counted and it is looked at what the node has left.
 pub const EVICTION_PERIOD: Duration = Duration::from_secs(10);
 /// Files of one pod that are looked at in one scan.

@@ -5,14 +5,17 @@
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::eviction::threshold::Signal;
+use crate::guests::{Durations, GuestStats};
 use crate::pod_view::PodView;
 
 /// The content type of the text.
@@ -139,12 +142,16 @@ impl Metrics {
         self.image_pull.observe(took.as_secs_f64());
     }
 
-    /// All of it as text, with these pods on the node.
-    pub fn text(&self, pods: &[PodView]) -> String {
+    /// All of it as text, with these pods on the node and what the engine has counted.
+    pub fn text(&self, pods: &[PodView], guests: GuestStats) -> String {
         self.note_pods(pods);
         let mut text = String::new();
+        let mut of_guests = Registry::default();
+        of_guests.register_collector(Box::new(Guests(guests)));
         // Writing to a string cannot fail.
-        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        let _ = prometheus_client::encoding::text::encode_registry(&mut text, &self.registry);
+        let _ = prometheus_client::encoding::text::encode_registry(&mut text, &of_guests);
+        let _ = prometheus_client::encoding::text::encode_eof(&mut text);
         text
     }
 
@@ -170,6 +177,37 @@ impl Metrics {
     }
 }
 
+/// What the engine has counted, as metrics.
+#[derive(Debug)]
+struct Guests(GuestStats);
+
+impl Collector for Guests {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let Guests(stats) = self;
+        let name = "shoal_instantiate_duration_seconds";
+        durations(&mut encoder, name, "Time to make an instance of a function", &stats.instantiations)?;
+        let name = "shoal_module_load_duration_seconds";
+        durations(&mut encoder, name, "Time to make a module ready: load or compile it", &stats.loads)?;
+        let mut requests =
+            encoder.encode_descriptor("shoal_function_requests", "Requests by outcome", None, MetricType::Counter)?;
+        for (outcome, number) in &stats.requests {
+            let labels = [("outcome", *outcome)];
+            requests.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(number, None)?;
+        }
+        let help = "Instances of functions, and processes, now";
+        let instances = encoder.encode_descriptor("shoal_instances", help, None, MetricType::Gauge)?;
+        ConstGauge::new(i64::try_from(stats.instances).unwrap_or(i64::MAX)).encode(instances)?;
+        let help = "Requests that found too many before them";
+        let refusals = encoder.encode_descriptor("shoal_queue_refusals", help, None, MetricType::Counter)?;
+        ConstCounter::new(stats.refusals).encode(refusals)
+    }
+}
+
+fn durations(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, of: &Durations) -> std::fmt::Result {
+    let mut histogram = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    histogram.encode_histogram::<NoLabelSet>(of.sum, of.count, &of.buckets, None)
+}
+
 fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -193,7 +231,15 @@ mod tests {
             {"name": "a", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}}},
             {"name": "b", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": {"terminated": {"exitCode": 0}}}]});
         let pod = serde_json::from_value(json!({"status": status})).expect("a pod");
-        let text = metrics.text(&[PodView::new(&Arc::new(pod))]);
+        let buckets = vec![(0.001, 2), (f64::MAX, 1)];
+        let stats = GuestStats {
+            instantiations: Durations { buckets, sum: 3.5, count: 3 },
+            requests: vec![("trapped", 4)],
+            instances: 5,
+            refusals: 6,
+            ..GuestStats::default()
+        };
+        let text = metrics.text(&[PodView::new(&Arc::new(pod))], stats);
         for line in [
             "kubelet_node_name{node=\"w1\"} 1",
             "kubelet_running_pods 1",
@@ -204,6 +250,13 @@ mod tests {
             "kubelet_evictions{eviction_signal=\"limit\"} 1",
             "kubelet_pod_start_duration_seconds_bucket{le=\"0.005\"} 1",
             "kubelet_started_containers_errors_total 1",
+            "shoal_instantiate_duration_seconds_bucket{le=\"0.001\"} 2",
+            "shoal_instantiate_duration_seconds_bucket{le=\"+Inf\"} 3",
+            "shoal_instantiate_duration_seconds_count 3",
+            "shoal_function_requests_total{outcome=\"trapped\"} 4",
+            "shoal_instances 5",
+            "shoal_queue_refusals_total 6",
+            "# EOF",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

@@ -1,6 +1,7 @@
 //! The pods of this node: one worker each, by uid.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::Pod;
@@ -10,12 +11,32 @@ use crate::pod::observed::Doom;
 use crate::pod::{Happening, spec};
 use crate::pod_record::PodRecord;
 use crate::pod_view::PodView;
+use crate::static_pods::mirror::full_name;
 use crate::worker::{self, Message, WorkerHandle};
+
+/// Who wants a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The API.
+    Api,
+    /// A manifest of this node.
+    File,
+}
+
+impl Origin {
+    fn of(pod: &Pod) -> Origin {
+        if spec::is_static(pod) { Origin::File } else { Origin::Api }
+    }
+}
 
 /// All workers.
 #[derive(Default)]
 pub struct Pods {
     workers: Mutex<BTreeMap<String, WorkerHandle>>,
+    /// The uid of the mirror that each static pod had last, by the pod's own.
+    mirrors: Mutex<BTreeMap<String, String>>,
+    /// Whether the manifests have been read.
+    are_files_known: AtomicBool,
 }
 
 impl Pods {
@@ -30,8 +51,10 @@ impl Pods {
         self.lock().insert(uid, handle);
     }
 
-    /// Takes what the API has: new pods get a worker, known ones the new object, and those that are gone are told so.
-    pub async fn synchronize(&self, context: &Arc<Context>, wanted: &[Arc<Pod>]) {
+    /// Takes all that one origin wants: new pods get a worker, known ones the new object, and those of it that are gone are told so.
+    ///
+    /// A manifest that changed is another pod of the same name, which begins when the one before has ended.
+    pub async fn synchronize(&self, context: &Arc<Context>, wanted: &[Arc<Pod>], origin: Origin) {
         let mut gone = Vec::new();
         {
             let mut workers = self.lock();
@@ -41,20 +64,53 @@ impl Pods {
                 match workers.get(uid) {
                     Some(worker) => update(worker, pod),
                     None if uid.is_empty() => {}
+                    None if origin == Origin::File && has_namesake(&workers, pod) => {}
                     None => {
                         workers.insert(uid.to_owned(), worker::spawn(context, pod, None));
                     }
                 }
             }
             for (uid, worker) in workers.iter() {
-                if !wanted.iter().any(|pod| spec::uid(pod) == uid) {
+                let is_of_it = Origin::of(&worker.pod.borrow()) == origin;
+                if is_of_it && !wanted.iter().any(|pod| spec::uid(pod) == uid) {
                     gone.push(worker.messages.clone());
                 }
             }
         }
+        if origin == Origin::File {
+            self.are_files_known.store(true, Ordering::SeqCst);
+        }
         for worker in gone {
             // A worker that is over by now needs no word.
             let _ = worker.send(Message::Happened(Happening::Gone)).await;
+        }
+    }
+
+    /// The static pods, those that are ending included; none before the manifests have been read.
+    pub fn static_pods(&self) -> Option<Vec<Arc<Pod>>> {
+        let is_known = self.are_files_known.load(Ordering::SeqCst);
+        is_known.then(|| self.list().into_iter().filter(|pod| spec::is_static(pod)).collect())
+    }
+
+    /// Tells the workers of static pods whose mirror is a new one.
+    pub async fn mirrors_changed(&self, mirrors: &[Arc<Pod>]) {
+        let mut known = BTreeMap::new();
+        let mut changed = Vec::new();
+        for mirror in mirrors {
+            let Some(hash) = spec::annotation(mirror, spec::CONFIG_MIRROR) else { continue };
+            known.insert(hash.to_owned(), spec::uid(mirror).to_owned());
+        }
+        {
+            let mut before = self.mirrors.lock().unwrap_or_else(PoisonError::into_inner);
+            let workers = self.lock();
+            let new = known.iter().filter(|(hash, uid)| before.get(*hash) != Some(*uid));
+            changed.extend(new.filter_map(|(hash, _)| workers.get(hash).map(|worker| worker.messages.clone())));
+            // One without a worker yet is told when it has one.
+            known.retain(|hash, _| workers.contains_key(hash));
+            *before = known;
+        }
+        for worker in changed {
+            let _ = worker.send(Message::TellAgain).await;
         }
     }
 
@@ -115,6 +171,13 @@ impl Pods {
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, WorkerHandle>> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn has_namesake(workers: &BTreeMap<String, WorkerHandle>, pod: &Pod) -> bool {
+    workers.values().any(|worker| {
+        let known = worker.pod.borrow();
+        Origin::of(&known) == Origin::File && full_name(&known) == full_name(pod)
+    })
 }
 
 fn update(worker: &WorkerHandle, pod: &Arc<Pod>) {

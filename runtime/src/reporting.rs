@@ -7,7 +7,7 @@ use shoal_client::{DeleteOptions, Patch};
 use crate::context::Context;
 use crate::events::Events;
 use crate::eviction::EVICTED;
-use crate::limits::WRITE_TIMEOUT;
+use crate::limits::{EVENT_CHARACTERS, WRITE_TIMEOUT};
 use crate::pod::observed::{Image, Observed, State};
 use crate::pod::probe;
 use crate::pod::{Happening, spec};
@@ -18,12 +18,15 @@ const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 /// The fields of a status that must be cleared when they are absent.
 const CLEARED: [&str; 5] = ["reason", "message", "podIP", "podIPs", "initContainerStatuses"];
 
-/// Writes the status, if the pod is still the one that we know (by uid).
+/// Writes the status, if the pod is still the one that we know (by uid); that of a static pod to its mirror.
 ///
 /// # Errors
 /// A sentence; the write should be tried again. A pod that is gone or another is no error.
 pub async fn write_status(context: &Context, pod: &Pod, status: &PodStatus) -> Result<(), String> {
-    let patch = status_patch(pod, status).map_err(|error| error.to_string())?;
+    let uid = if spec::is_static(pod) { context.mirror_uid(pod) } else { Some(spec::uid(pod).to_owned()) };
+    // Without a mirror there is nothing to write to yet; its coming is told.
+    let Some(uid) = uid else { return Ok(()) };
+    let patch = status_patch(&uid, status).map_err(|error| error.to_string())?;
     let patch = Patch::Strategic(patch);
     let write = context.client.patch_status::<Pod>(spec::namespace(pod), spec::name(pod), &patch);
     match tokio::time::timeout(WRITE_TIMEOUT, write).await {
@@ -50,14 +53,14 @@ pub fn is_starting(status: &PodStatus) -> bool {
     matches!(status.phase.as_deref(), Some("Pending" | "Running")) && !is_ready && containers().all(is_well)
 }
 
-fn status_patch(pod: &Pod, status: &PodStatus) -> serde_json::Result<Value> {
+fn status_patch(uid: &str, status: &PodStatus) -> serde_json::Result<Value> {
     let mut status = serde_json::to_value(status)?;
     if let Some(fields) = status.as_object_mut() {
         for name in CLEARED {
             fields.entry(name).or_insert(Value::Null);
         }
     }
-    Ok(json!({"metadata": {"uid": spec::uid(pod)}, "status": status}))
+    Ok(json!({"metadata": {"uid": uid}, "status": status}))
 }
 
 /// Writes the last status and removes the object for good.
@@ -109,7 +112,13 @@ pub fn events(events: &Events, pod: &Pod, before: &Observed, after: &Observed, h
             events.normal(pod, Some(container), "Created", &format!("Created container: {container}"));
             events.normal(pod, Some(container), "Started", &format!("Started container {container}"));
         }
-        Happening::Ended { container, .. } => back_off_event(events, pod, before, after, container),
+        Happening::Ended { container, message, .. } => {
+            if let Some(message) = message {
+                let message: String = message.chars().take(EVENT_CHARACTERS).collect();
+                events.warning(pod, Some(container), "Failed", &message);
+            }
+            back_off_event(events, pod, before, after, container);
+        }
         Happening::Probed { container, kind, result: Err(message), .. } => {
             events.warning(
                 pod,

@@ -35,6 +35,8 @@ pub enum Message {
         /// Its run.
         run: Run,
     },
+    /// The status is to be written again: what it was written to is gone.
+    TellAgain,
     /// A status write ended.
     Written(Result<(), String>),
     /// The pod's object was removed from the API, or was gone already.
@@ -263,6 +265,7 @@ impl Worker {
         match message {
             Message::Happened(happening) => self.note(happening, now),
             Message::Launched { container, run } => self.launched(&container, run, now),
+            Message::TellAgain => self.written = None,
             Message::Written(result) => self.written(result),
             Message::Removed(Ok(())) => {
                 self.forget();
@@ -428,7 +431,8 @@ impl Worker {
 
     /// Keeps the pod on disk, beside the work.
     fn keep(&mut self) {
-        if self.is_removing || self.kept.as_ref() == Some(&self.observed) {
+        // A static pod is kept by its manifest.
+        if self.is_removing || spec::is_static(&self.pod) || self.kept.as_ref() == Some(&self.observed) {
             return;
         }
         self.kept = Some(self.observed.clone());

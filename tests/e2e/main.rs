@@ -10,6 +10,7 @@ mod failures;
 mod helm;
 mod inputs;
 mod kubectl;
+mod node;
 mod servers;
 mod streams;
 mod workloads;
@@ -59,6 +60,10 @@ fn cases() -> Vec<Case<Cluster>> {
         case!(inputs::bad_images_are_named_in_status_and_events),
         case!(inputs::strangers_are_refused),
         case!(helm::a_chart_installs_upgrades_rolls_back_and_goes),
+        case!(node::a_pod_that_uses_more_disk_than_it_may_is_evicted),
+        case!(node::a_static_pod_is_mirrored_and_outlives_its_mirror),
+        case!(node::a_node_that_runs_out_says_so_and_is_avoided),
+        case!(node::a_node_s_metrics_hold_the_kubelet_s_series_and_our_own),
         case!(servers::members_are_listed_and_leadership_moves),
         case!(servers::the_encryption_key_is_changed_on_every_server),
         case!(servers::a_backup_is_checked_and_restored_into_a_cluster_of_its_own),

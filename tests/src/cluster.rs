@@ -77,6 +77,39 @@ impl Cluster {
         self.restart_member(name)
     }
 
+    /// Starts a worker with these arguments beside its name and its folder.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn add_worker(&self, name: &str, arguments: &[&str]) -> anyhow::Result<()> {
+        let folder = self.data().join(name);
+        std::fs::create_dir_all(&folder).with_context(|| format!("failed to make {}", folder.display()))?;
+        let folder = folder.to_str().context("a folder whose name is no text")?;
+        let all = [&["worker", "--name", name, "--data-dir", folder, "--profile", "lan"], arguments].concat();
+        let mut rows = self.processes()?;
+        rows.push(serde_json::json!({"name": name, "role": "worker", "pid": 0, "addresses": [], "arguments": all}));
+        self.save(&rows)?;
+        self.restart_member(name)
+    }
+
+    /// Ends a member by this signal, waits until its process is over, and forgets it; its folder stays.
+    ///
+    /// # Errors
+    /// When there is no such member, or it does not end.
+    pub fn remove_member(&self, name: &str, signal: Signal) -> anyhow::Result<()> {
+        let mut rows = self.processes()?;
+        let row = rows.iter().find(|row| row["name"] == name).with_context(|| format!("there is no {name}"))?;
+        let pid =
+            row["pid"].as_i64().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).context("no process id")?;
+        self.signal(name, signal)?;
+        eventually("the process is over", Duration::from_secs(60), || {
+            anyhow::ensure!(rustix::process::test_kill_process(pid).is_err(), "{name} still runs");
+            Ok(())
+        })?;
+        rows.retain(|row| row["name"] != name);
+        self.save(&rows)
+    }
+
     fn save(&self, rows: &[Value]) -> anyhow::Result<()> {
         std::fs::write(self.data().join("cluster.json"), serde_json::json!({"processes": rows}).to_string())
             .context("failed to write cluster.json")

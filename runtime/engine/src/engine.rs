@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
 
 use tokio::sync::Semaphore;
 use wasmtime::component::Linker as ComponentLinker;
@@ -15,6 +16,7 @@ use crate::host::{CoreHost, Host};
 use crate::machine::Machine;
 use crate::module::Module;
 use crate::sockets::OwnPorts;
+use crate::stats::{Counters, Stats};
 
 /// How many tasks a guests' thread runs before it looks for arrivals: sockets, timers and what others spawn. A task may take an epoch
 /// of 1 ms, so tokio's own number, 61, would let a request wait that many milliseconds where guests spin.
@@ -48,6 +50,7 @@ pub struct Engine {
     pub(crate) ticker: Arc<Ticker>,
     /// Places for instances that wait for a next request: half of the slots, so that they never keep others from theirs.
     pub(crate) warm_places: Arc<Semaphore>,
+    pub(crate) counters: Arc<Counters>,
     process_capacity: u32,
     guests: Option<tokio::runtime::Runtime>,
     loaded: Mutex<HashMap<String, Weak<Module>>>,
@@ -107,6 +110,7 @@ impl Engine {
             cache,
             ticker,
             warm_places: Arc::new(Semaphore::new(config.function_instances as usize / 2)),
+            counters: Arc::default(),
             process_capacity,
             guests: Some(guests),
             loaded: Mutex::default(),
@@ -137,7 +141,9 @@ impl Engine {
             return Ok(module);
         }
         let (engine, name) = (self.clone(), digest.to_string());
+        let began = Instant::now();
         let module = tokio::task::spawn_blocking(move || Module::load(&engine, &name, wasm)).await;
+        self.counters.loads.took(began.elapsed());
         let module = module
             .map_err(|error| LoadError::Machine { doing: "compile".to_string(), reason: error.to_string() })??;
         let module = Arc::new(module);
@@ -149,6 +155,11 @@ impl Engine {
 
     fn loaded(&self, digest: &str) -> Option<Arc<Module>> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(digest).and_then(Weak::upgrade)
+    }
+
+    /// What was counted since the engine was started.
+    pub fn stats(&self) -> Stats {
+        self.counters.snapshot()
     }
 
     /// How many processes can run on this machine at once, as far as the system's limits tell.

@@ -1,10 +1,11 @@
 //! An HTTP function: an instance for each request, or one that waits from an earlier request, as many at once as it is granted.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
 use wasmtime::{PoolConcurrencyLimitError, Store};
 use wasmtime_wasi_http::WasiHttpView;
@@ -20,6 +21,7 @@ use crate::host::Host;
 use crate::input::Stdin;
 use crate::memory;
 use crate::process::trap_message;
+use crate::stats::Outcome;
 use crate::usage::Usage;
 use crate::warm::{Instance, Warm};
 
@@ -42,6 +44,7 @@ struct Inner {
     all_places: Arc<Semaphore>,
     killed: watch::Sender<bool>,
     last_failure: Mutex<Option<String>>,
+    failed: Notify,
 }
 
 impl Function {
@@ -65,6 +68,7 @@ impl Function {
                 grants,
                 killed: watch::Sender::new(false),
                 last_failure: Mutex::default(),
+                failed: Notify::new(),
             }),
         })
     }
@@ -74,8 +78,15 @@ impl Function {
     ///
     /// Dropping the future, or the response's body, ends the instance.
     pub async fn call(&self, request: Request<Body>) -> Response<Body> {
-        let Ok(place_or_wait) = self.inner.all_places.clone().try_acquire_owned() else { return overloaded() };
-        let Some(place) = self.inner.place().await else { return overloaded() };
+        let (outcome, response) = self.answer(request).await;
+        self.inner.engine.counters.request(outcome);
+        response
+    }
+
+    async fn answer(&self, request: Request<Body>) -> (Outcome, Response<Body>) {
+        let refused = || (Outcome::Refused, overloaded());
+        let Ok(place_or_wait) = self.inner.all_places.clone().try_acquire_owned() else { return refused() };
+        let Some(place) = self.inner.place().await else { return refused() };
         let (sender, head) = oneshot::channel();
         let inner = self.inner.clone();
         let run = async move {
@@ -87,21 +98,19 @@ impl Function {
         let task = AbortOnDropHandle::new(self.inner.engine.guests().spawn(task));
         match head.await {
             Ok(Ok(response)) => {
-                response.map(|body| Streaming { body: hooks::from_guest(body), task: Some(task) }.boxed())
+                let body = |body| Streaming { body: hooks::from_guest(body), task: Some(task) }.boxed();
+                (Outcome::Answered, response.map(body))
             }
-            Ok(Err(code)) => failed(StatusCode::BAD_GATEWAY, &format!("the function answered with an error: {code:?}")),
+            Ok(Err(code)) => {
+                let message = format!("the function answered with an error: {code:?}");
+                (Outcome::Error, failed(StatusCode::BAD_GATEWAY, &message))
+            }
             Err(_) => match task.await {
-                Ok(Ended::TooLate) => failed(StatusCode::GATEWAY_TIMEOUT, "the function took too long"),
-                Ok(Ended::Killed) => failed(StatusCode::SERVICE_UNAVAILABLE, "the function was stopped"),
-                Ok(Ended::NoSlot) => overloaded(),
-                Ok(Ended::Failed(message)) => {
-                    let first = message.lines().next().unwrap_or_default();
-                    failed(StatusCode::INTERNAL_SERVER_ERROR, &format!("the function failed: {first}"))
+                Ok(ended) => ended.answer(),
+                Err(error) => {
+                    let message = format!("the engine failed: {error}");
+                    (Outcome::Trapped, failed(StatusCode::INTERNAL_SERVER_ERROR, &message))
                 }
-                Ok(Ended::Returned) => {
-                    failed(StatusCode::INTERNAL_SERVER_ERROR, "the function returned without an answer")
-                }
-                Err(error) => failed(StatusCode::INTERNAL_SERVER_ERROR, &format!("the engine failed: {error}")),
             },
         }
     }
@@ -115,6 +124,16 @@ impl Function {
     /// What the last guest that failed said, and forgets it.
     pub fn take_failure(&self) -> Option<String> {
         self.inner.last_failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Waits until a guest has failed, and takes what it said; of several the last one. Cancel safe. For one caller.
+    pub async fn failure(&self) -> String {
+        loop {
+            if let Some(failure) = self.take_failure() {
+                return failure;
+            }
+            self.inner.failed.notified().await;
+        }
     }
 
     /// What all its instances use.
@@ -131,6 +150,26 @@ enum Ended {
     Killed,
     /// All instances that the engine may have are busy, with this or other functions.
     NoSlot,
+}
+
+impl Ended {
+    /// What is answered in place of a guest that has not.
+    fn answer(self) -> (Outcome, Response<Body>) {
+        match self {
+            Ended::TooLate => (Outcome::TimedOut, failed(StatusCode::GATEWAY_TIMEOUT, "the function took too long")),
+            Ended::Killed => (Outcome::Stopped, failed(StatusCode::SERVICE_UNAVAILABLE, "the function was stopped")),
+            Ended::NoSlot => (Outcome::Refused, overloaded()),
+            Ended::Failed(message) => {
+                let first = message.lines().next().unwrap_or_default();
+                let message = format!("the function failed: {first}");
+                (Outcome::Trapped, failed(StatusCode::INTERNAL_SERVER_ERROR, &message))
+            }
+            Ended::Returned => {
+                let message = "the function returned without an answer";
+                (Outcome::Unanswered, failed(StatusCode::INTERNAL_SERVER_ERROR, message))
+            }
+        }
+    }
 }
 
 type Head = Result<Response<wasmtime_wasi_http::WasiBody>, ErrorCode>;
@@ -155,6 +194,7 @@ impl Inner {
         // Also one that failed after its answer had begun, when nobody waits for its end any more.
         if let Ended::Failed(message) = &ended {
             *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(message.clone());
+            self.failed.notify_one();
         }
         ended
     }
@@ -170,6 +210,7 @@ impl Inner {
                 Err(ended) => return ended,
             },
         };
+        let _counted = self.engine.counters.instance();
         let Instance { store, proxy, .. } = &mut instance;
         let answered = async {
             let request = request.map(|body| body.map_err(|error| hooks::body_error(&error)));
@@ -194,8 +235,12 @@ impl Inner {
         let mut store = Store::new(&self.engine.pooled, host);
         store.limiter(|host| &mut host.memory);
         cpu::meter_store(&mut store, &self.cpu);
+        let began = Instant::now();
         match self.program.instantiate_async(&mut store).await {
-            Ok(proxy) => Ok(Instance::new(store, proxy)),
+            Ok(proxy) => {
+                self.engine.counters.instantiations.took(began.elapsed());
+                Ok(Instance::new(store, proxy))
+            }
             Err(error) => Err(ended(&error, &store)),
         }
     }

@@ -19,6 +19,7 @@ mod module;
 mod output;
 mod process;
 mod sockets;
+mod stats;
 mod usage;
 mod warm;
 
@@ -30,4 +31,5 @@ pub use input::{Stdin, StdinWriter};
 pub use module::{Kind, Module};
 pub use process::{Exit, ExitReason, Process};
 pub use sockets::Sockets;
+pub use stats::{Durations, Stats};
 pub use usage::Usage;

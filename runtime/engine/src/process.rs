@@ -55,7 +55,9 @@ impl Process {
                 store.limiter(|host| &mut host.memory);
                 cpu::meter_store(&mut store, &cpu);
                 let command = command.clone();
+                let counted = engine.counters.instance();
                 let run = async move {
+                    let _counted = counted;
                     let ended = async {
                         let instance = command.instantiate_async(&mut store).await?;
                         instance.wasi_cli_run().call_run(&mut store).await
@@ -70,7 +72,9 @@ impl Process {
                 store.limiter(|host| &mut host.memory);
                 cpu::meter_store(&mut store, &cpu);
                 let module = module.clone();
+                let counted = engine.counters.instance();
                 let run = async move {
+                    let _counted = counted;
                     let ended = async {
                         let instance = module.instantiate_async(&mut store).await?;
                         instance.get_typed_func::<(), ()>(&mut store, "_start")?.call_async(&mut store, ()).await

@@ -342,6 +342,12 @@ async fn a_function_that_traps_or_says_nothing_is_answered_for() {
     assert_eq!(traps.take_failure(), None);
     let silent = handling(&engine, "nop", |_| {}).await;
     assert_eq!(ask(&silent, "/").await.0, StatusCode::INTERNAL_SERVER_ERROR);
+    let stats = engine.stats();
+    assert!(stats.requests.contains(&("trapped", 1)) && stats.requests.contains(&("unanswered", 1)), "{stats:?}");
+    assert_eq!((stats.instantiations.count, stats.loads.count, stats.refusals), (2, 2, 0));
+    // Whoever waits for a failure hears of the one that comes, and of one that was before.
+    let (failure, _) = tokio::join!(traps.failure(), ask(&traps, "/"));
+    assert!(failure.contains("wasm backtrace"), "{failure}");
 }
 
 #[tokio::test]

@@ -36,6 +36,8 @@ where
         ("", "nodes", "") => reads || request.verb == "create" || (own && matches!(request.verb, "update" | "patch")),
         ("", "nodes", "status") => own && matches!(request.verb, "get" | "update" | "patch"),
         ("", "pods", "") if reads => true,
+        // Only mirrors of its own static pods: admission looks at the object.
+        ("", "pods", "") if request.verb == "create" => true,
         ("", "pods", "" | "status" | "eviction") => may_change_pod(node, request, pods),
         ("", "services" | "endpoints" | "namespaces", "") | ("discovery.k8s.io", "endpointslices", "") => reads,
         ("" | "events.k8s.io", "events", "") => matches!(request.verb, "create" | "update" | "patch"),
@@ -182,7 +184,7 @@ mod tests {
         assert!(!may_n1("update", "pods/status", "d", "theirs"));
         assert!(!may_n1("delete", "pods", "d", "theirs"));
         assert!(!may_n1("update", "pods", "d", "mine"));
-        assert!(!may_n1("create", "pods", "d", ""));
+        assert!(may_n1("create", "pods", "d", ""));
         assert!(may_n1("watch", "services", "", ""));
         assert!(!may_n1("list", "rbac.authorization.k8s.io:roles", "", ""));
     }

@@ -36,10 +36,15 @@ pub(crate) struct Admission<'a> {
 pub(crate) fn create(admission: &Admission<'_>, object: &mut Value) -> Result<(), Status> {
     node_restriction::create(admission, object)?;
     escalation::check(admission, object)?;
-    if admission.storage == "core/pods" && admission.subresource.is_none() {
+    // A mirror shows what runs already: nothing is added to it.
+    if admission.storage == "core/pods" && admission.subresource.is_none() && !is_mirror(object) {
         pod::complete(admission, object)?;
     }
     Ok(())
+}
+
+fn is_mirror(pod: &Value) -> bool {
+    pod.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some()
 }
 
 /// Refuses a change that the user may not make.
