@@ -9,6 +9,7 @@ mod leases;
 mod observed;
 mod queue;
 mod scheduling;
+mod storage;
 
 use shoal_client::{Client, Recorder};
 use shoal_controllers::node::Patience;

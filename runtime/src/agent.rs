@@ -123,6 +123,7 @@ impl Agent {
             events,
             sources,
             outside: Outside::default(),
+            store: store.clone(),
             keeper: Arc::clone(&keeper),
             tasks: tasks.clone(),
             services: watch::Sender::default(),

@@ -35,6 +35,8 @@ pub struct AgentConfig {
     pub memory_bytes: u64,
     /// Pods to offer.
     pub pods: u32,
+    /// The directories of this machine below which pods may have any (`hostPath`, and volumes that are made by hand); none if empty.
+    pub allow_host_path: Vec<PathBuf>,
     /// How often things are said.
     pub pace: Pace,
     /// Below what the node ends pods to save itself, as the kubelet's `evictionHard`; an empty text is never.
@@ -101,6 +103,7 @@ impl Default for AgentConfig {
             cpu_millis: 0,
             memory_bytes: 0,
             pods: DEFAULT_PODS,
+            allow_host_path: Vec::new(),
             pace: Pace::default(),
             eviction_hard: Thresholds::default(),
             eviction_transition_s: 300,
@@ -138,10 +141,19 @@ impl AgentConfig {
         Ok(())
     }
 
+    /// Where the volumes are that outlive pods.
+    pub fn kept_volumes(&self) -> PathBuf {
+        self.data_dir.join("volumes").join("persistent")
+    }
+
     /// Fills what the machine itself says: its name, its processors, its memory.
     pub fn completed(mut self) -> AgentConfig {
         if self.node_name.is_empty() {
             self.node_name = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+        }
+        // It is told to others, and links lead there.
+        if let Ok(absolute) = std::path::absolute(&self.data_dir) {
+            self.data_dir = absolute;
         }
         if self.cpu_millis == 0 {
             self.cpu_millis = std::thread::available_parallelism().map_or(1, usize::from) as u64 * 1_000;

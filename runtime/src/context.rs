@@ -17,10 +17,12 @@ use crate::events::Events;
 use crate::exec::Live;
 use crate::guests::{Guests, Prepared};
 use crate::keeper::Keeper;
+use crate::local_store::LocalStore;
 use crate::logs::{ContainerLog, LogDirectory};
 use crate::metrics::Metrics;
 use crate::node_state::NodeState;
 use crate::outbound::Outside;
+use crate::persistent;
 use crate::pod::fields::Place;
 use crate::pod::spec;
 use crate::pod_record::{self, PodRecord};
@@ -46,6 +48,8 @@ pub struct Context {
     pub sources: SourceHub,
     /// Requests to the outside.
     pub outside: Outside,
+    /// What outlives the process.
+    pub store: LocalStore,
     /// Writes to the local store.
     pub keeper: Arc<Keeper>,
     /// The agent's long-lived tasks.
@@ -138,6 +142,7 @@ impl Context {
     pub fn forget_pod(&self, pod: &Pod) {
         let uid = spec::uid(pod).to_owned();
         self.keeper.forget(pod_record::COLLECTION, &uid);
+        self.keeper.forget(persistent::KEPT, &uid);
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner).free(&uid);
         self.modules.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _), _| *of != uid);
         self.sources.forget(&uid);

@@ -20,6 +20,7 @@ use crate::exec;
 use crate::limits::KUBELET_STREAMS;
 use crate::logs::read::{LogOptions, LogReader, percent_decode};
 use crate::metrics;
+use crate::persistent::{self, NotRemoved};
 use crate::pod::spec;
 use crate::pods::Pods;
 
@@ -42,10 +43,13 @@ pub async fn serve(context: Arc<Context>, pods: Arc<Pods>, connection: Connectio
     }
 }
 
-/// Answers a server, which may also open streams to what runs.
+/// Answers a server, which may also open streams to what runs and have volumes removed.
 async fn answer_server(context: Arc<Context>, pods: Arc<Pods>, request: Request<Body>) -> Response<Body> {
     let parts: Vec<String> = request.uri().path().split('/').filter(|p| !p.is_empty()).map(percent_decode).collect();
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    if let (&Method::DELETE, ["volumes", name]) = (request.method(), parts.as_slice()) {
+        return remove_volume(&context, name).await;
+    }
     let ["exec" | "attach" | "portForward", namespace, name, ..] = parts.as_slice() else {
         return answer(context, pods, request).await;
     };
@@ -118,6 +122,30 @@ async fn streams(
         ["attach", _, _, container] => exec::attach(context, pod, container, &query, body),
         ["portForward", _, _] => exec::port_forward(context, pod, &query, body).await,
         _ => Err((StatusCode::NOT_FOUND, "NotFound", "no such path on a node".to_owned())),
+    }
+}
+
+/// Removes the directory of a volume that no pod here has any more.
+async fn remove_volume(context: &Context, name: &str) -> Response<Body> {
+    let (volumes, kept) = (context.config.data_dir.join("volumes"), context.config.kept_volumes());
+    let (asked, name) = (name.to_owned(), name);
+    let removed = tokio::task::spawn_blocking(move || persistent::remove(&volumes, &kept, &asked)).await;
+    match removed.unwrap_or_else(|error| Err(NotRemoved::Failed(error.to_string()))) {
+        Ok(()) => json_answer(
+            StatusCode::OK,
+            &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}),
+        ),
+        Err(NotRemoved::NoName) => {
+            failure(StatusCode::BAD_REQUEST, "BadRequest", &format!("{name:?} is not the name of a volume"))
+        }
+        Err(NotRemoved::InUse) => {
+            failure(StatusCode::CONFLICT, "Conflict", &format!("volume {name:?} is in use by a pod on this node"))
+        }
+        Err(NotRemoved::Failed(error)) => failure(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "InternalError",
+            &format!("removing the directory of volume {name:?}: {error}"),
+        ),
     }
 }
 

@@ -35,6 +35,7 @@ mod node_loop;
 mod node_state;
 mod outbound;
 mod outbound_policy;
+mod persistent;
 pub mod pod;
 mod pod_grpc;
 mod pod_http;

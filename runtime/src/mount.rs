@@ -4,9 +4,10 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, Volume};
 
 use crate::context::Context;
+use crate::persistent::{self, Directories};
 use crate::pod::volumes::{self, Contents};
 use crate::pod::{Happening, directory, spec};
 use crate::sub_path;
@@ -31,9 +32,17 @@ pub async fn mount(context: Arc<Context>, pod: Pod, address: Option<IpAddr>) -> 
         Ok(sources) => sources,
         Err(message) => return Happening::MountFailed(message),
     };
+    let directories = match persistent::directories(&context, &pod).await {
+        Ok(directories) => directories,
+        Err(message) => return Happening::MountFailed(message),
+    };
     let place = context.place(address);
     let root = context.volume_root(spec::uid(&pod));
-    let made = tokio::task::spawn_blocking(move || make(&pod, &sources, &place, &root)).await;
+    let made = tokio::task::spawn_blocking(move || {
+        link(&pod, &directories, &context, &root)?;
+        make(&pod, &sources, &place, &root)
+    });
+    let made = made.await;
     match made {
         Ok(Ok(())) => Happening::Mounted,
         Ok(Err(message)) => Happening::MountFailed(message),
@@ -41,16 +50,38 @@ pub async fn mount(context: Arc<Context>, pod: Pod, address: Option<IpAddr>) -> 
     }
 }
 
+/// Links the volumes that are elsewhere into the pod's folder.
+fn link(pod: &Pod, directories: &Directories, context: &Context, root: &Path) -> Result<(), String> {
+    let kept = context.config.kept_volumes();
+    for volume in volumes_of(pod) {
+        if let Some(directory) = directories.get(&volume.name) {
+            persistent::link(&root.join(&volume.name), directory, &kept, &context.config.allow_host_path)
+                .map_err(|message| setup_failed(volume, &message))?;
+        }
+    }
+    Ok(())
+}
+
+fn volumes_of(pod: &Pod) -> impl Iterator<Item = &Volume> {
+    pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten())
+}
+
+fn setup_failed(volume: &Volume, message: &str) -> String {
+    format!("MountVolume.SetUp failed for volume {:?} : {message}", volume.name)
+}
+
+/// Makes the volumes that are the pod's own.
 fn make(
     pod: &Pod,
     sources: &crate::pod::references::Sources,
     place: &crate::pod::fields::Place,
     root: &Path,
 ) -> Result<(), String> {
-    for volume in pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
-        let failed = |message: String| format!("MountVolume.SetUp failed for volume {:?} : {message}", volume.name);
+    for volume in volumes_of(pod) {
+        let failed = |message: String| setup_failed(volume, &message);
         let directory = root.join(&volume.name);
         let made = match volumes::contents(pod, volume, sources, place).map_err(failed)? {
+            Contents::Elsewhere => Ok(()),
             Contents::Empty => std::fs::create_dir_all(&directory),
             Contents::Files(files) => directory::write(&directory, &files).map(|_| ()),
         };
@@ -92,7 +123,9 @@ pub fn mounts(
             files.add(&mount.mount_path, host).map_err(failed)?;
             continue;
         }
-        let is_read_only = is_object || mount.read_only == Some(true);
+        let is_read_only_claim =
+            volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true));
+        let is_read_only = is_object || is_read_only_claim || mount.read_only == Some(true);
         mounts.push(Mount { host, guest: mount.mount_path.clone(), is_read_only });
     }
     for (guest, host) in files.copy(&root.join(FILES).join(&container.name))? {

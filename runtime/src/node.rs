@@ -51,6 +51,9 @@ impl Machine {
     }
 }
 
+/// The annotation that says where this agent keeps the volumes that outlive pods.
+const VOLUMES_DIRECTORY: &str = "shoal.dev/volumes-directory";
+
 /// The Node's labels and annotations.
 pub fn metadata(config: &AgentConfig, link_address: &str) -> ObjectMeta {
     let os = std::env::consts::OS;
@@ -65,7 +68,13 @@ pub fn metadata(config: &AgentConfig, link_address: &str) -> ObjectMeta {
     ObjectMeta {
         name: Some(config.node_name.clone()),
         labels: Some(own.chain(config.labels.clone()).collect()),
-        annotations: Some([(LINK_ADDRESS.to_owned(), link_address.to_owned())].into()),
+        annotations: Some(
+            [
+                (LINK_ADDRESS.to_owned(), link_address.to_owned()),
+                (VOLUMES_DIRECTORY.to_owned(), config.kept_volumes().display().to_string()),
+            ]
+            .into(),
+        ),
         ..ObjectMeta::default()
     }
 }

@@ -464,7 +464,9 @@ fn image_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a str> {
 fn observe_new(context: &Context, pod: &Pod, now: Timestamp) -> Observed {
     let state = context.node_state.borrow().clone();
     let shutdown = || state.is_shutting_down.then(shutdown::refusal);
-    let refusal = support::refusal(pod).or_else(shutdown).or_else(|| pressure::refusal(pod, &state.pressures));
+    let refusal = support::refusal(pod, &context.config.allow_host_path)
+        .or_else(shutdown)
+        .or_else(|| pressure::refusal(pod, &state.pressures));
     match context.take_address(pod) {
         Some(address) => Observed::new(pod, address, refusal, now),
         None => {

@@ -12,7 +12,7 @@ pub const WORKERS: [&str; 2] = ["127.0.1.1", "127.0.1.2"];
 /// How long something may take that usually takes a second or two; the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-const NAMES: [&str; 6] = ["hello", "back", "front", "ticker", "batch", "unruly"];
+const NAMES: [&str; 7] = ["hello", "back", "front", "ticker", "journal", "batch", "unruly"];
 
 /// A file of a bundled example.
 pub fn example(name: &str, file: &str) -> PathBuf {

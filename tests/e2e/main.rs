@@ -12,6 +12,7 @@ mod inputs;
 mod kubectl;
 mod node;
 mod servers;
+mod storage;
 mod streams;
 mod workloads;
 
@@ -56,6 +57,12 @@ fn cases() -> Vec<Case<Cluster>> {
         case!(streams::port_forward_reaches_a_function_and_names_a_closed_port),
         case!(streams::attach_shows_what_a_container_prints_and_types_to_it),
         case!(streams::probes_and_hooks_run_commands),
+        case!(storage::a_claim_waits_for_its_pod_and_its_data_outlives_it),
+        case!(storage::a_claim_in_use_is_held_and_its_directory_goes_with_it),
+        case!(storage::what_is_to_be_retained_stays),
+        case!(storage::a_pod_without_its_volume_says_why_it_waits),
+        case!(storage::a_pod_s_own_claim_comes_and_goes_with_it),
+        case!(storage::a_directory_of_the_node_needs_the_worker_s_leave),
         case!(inputs::bad_manifests_get_the_error_that_kubectl_users_know),
         case!(inputs::bad_images_are_named_in_status_and_events),
         case!(inputs::strangers_are_refused),

@@ -58,7 +58,7 @@ const RULES: &[Rule] = &[
     Rule { package: "shoal-api", ours: &[], never: IMPURE, is_pure: true },
     Rule { package: "shoal-state", ours: &[], never: IMPURE, is_pure: true },
     Rule { package: "shoal-scheduler", ours: &["shoal-api"], never: IMPURE, is_pure: true },
-    Rule { package: "shoal-controllers", ours: &["shoal-api"], never: IMPURE, is_pure: true },
+    Rule { package: "shoal-controllers", ours: &["shoal-api", "shoal-scheduler"], never: IMPURE, is_pure: true },
     Rule { package: "shoal-link", ours: &[], never: &["openraft"], is_pure: false },
     Rule { package: "shoal-store", ours: &["shoal-state", "shoal-link"], never: HTTP, is_pure: false },
     Rule { package: "shoal-streams", ours: &[], never: &["k8s-openapi", "openraft", "quinn", "hyper"], is_pure: false },

@@ -208,6 +208,18 @@ impl Cluster {
         Ok(())
     }
 
+    /// Has the member called `name` started with these arguments, too, when it is started the next time.
+    ///
+    /// # Errors
+    /// When there is no such member.
+    pub fn add_arguments(&self, name: &str, arguments: &[&str]) -> anyhow::Result<()> {
+        let mut rows = self.processes()?;
+        let row = rows.iter_mut().find(|row| row["name"] == name).with_context(|| format!("there is no {name}"))?;
+        let present = row["arguments"].as_array_mut().context("no arguments")?;
+        present.extend(arguments.iter().map(|argument| Value::from(*argument)));
+        self.save(&rows)
+    }
+
     /// The URL of a server's API.
     ///
     /// # Errors

@@ -26,11 +26,12 @@ macro_rules! example {
 }
 
 /// All of them, those first that others ask.
-pub const EXAMPLES: [Example; 6] = [
+pub const EXAMPLES: [Example; 7] = [
     example!("hello", "an HTTP function, three copies behind a NodePort"),
     example!("back", "a function for other functions"),
     example!("front", "a function that asks back by its Service's name"),
     example!("ticker", "a process that prints and serves for ever, with a ConfigMap as a file"),
+    example!("journal", "a file that outlives its pod"),
     example!("batch", "a computation that ends"),
     example!("unruly", "burns CPU and eats memory, within its limits"),
 ];
@@ -59,6 +60,7 @@ pub fn path(object: &Value) -> anyhow::Result<(String, &str)> {
         Some("Pod") => "/api/v1/namespaces/default/pods",
         Some("Service") => "/api/v1/namespaces/default/services",
         Some("ConfigMap") => "/api/v1/namespaces/default/configmaps",
+        Some("PersistentVolumeClaim") => "/api/v1/namespaces/default/persistentvolumeclaims",
         other => anyhow::bail!("no example has a {other:?}"),
     };
     Ok((collection.to_string(), name))

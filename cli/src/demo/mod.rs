@@ -72,8 +72,8 @@ async fn apply(client: &Client, object: &serde_json::Value) -> anyhow::Result<()
     let body = serde_json::to_vec(object)?;
     match client.json::<serde_json::Value>(Method::POST, &collection, Some(body.clone())).await {
         Err(error) if error.is_already_exists() => {
-            // A pod's spec cannot be replaced, and need not: it is the same example.
-            if object["kind"] != "Pod" {
+            // The spec of a pod or claim cannot be replaced, and need not: it is the same example.
+            if object["kind"] != "Pod" && object["kind"] != "PersistentVolumeClaim" {
                 client.json::<serde_json::Value>(Method::PUT, &format!("{collection}/{name}"), Some(body)).await?;
             }
             Ok(())

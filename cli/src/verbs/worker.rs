@@ -40,6 +40,9 @@ pub struct WorkerArguments {
     /// Labels for the node, as NAME=VALUE.
     #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',')]
     label: Vec<String>,
+    /// A directory of this machine below which pods may have any as hostPath; may be given several times [default: none].
+    #[arg(long, value_name = "PREFIX")]
+    allow_host_path: Vec<PathBuf>,
     /// How often it reports: lan (a lost node is noticed within seconds) or edge [default: edge].
     #[arg(long, value_parser = ["lan", "edge"])]
     profile: Option<String>,
@@ -108,6 +111,10 @@ impl WorkerArguments {
         }
         if let Some(address) = self.address {
             config.node_address = address;
+        }
+        for prefix in self.allow_host_path {
+            anyhow::ensure!(prefix.is_absolute(), "--allow-host-path {} must begin with a slash", prefix.display());
+            config.allow_host_path.push(prefix);
         }
         for label in self.label {
             let (name, value) =

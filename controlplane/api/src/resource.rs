@@ -233,6 +233,7 @@ impl std::fmt::Debug for Resource {
 }
 
 pub use kinds::metrics::GROUP as METRICS_GROUP;
+pub use kinds::storage_class::is_default as is_default_storage_class;
 
 /// Every resource, core group first.
 pub fn resources() -> &'static [Resource] {

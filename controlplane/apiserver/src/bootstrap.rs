@@ -1,4 +1,5 @@
-//! What every cluster holds from the first moment: its namespaces, the default RBAC roles, the API's own Service.
+//! What every cluster holds from the first moment: its namespaces, the default RBAC roles, the API's own Service; and what it
+//! begins with: a class of storage.
 
 use std::net::SocketAddr;
 
@@ -20,6 +21,11 @@ impl ApiServer {
     /// # Errors
     /// What the API answers when an object cannot be written.
     pub async fn bootstrap(&self, api_addresses: &[SocketAddr]) -> Result<(), Status> {
+        // Only at the very beginning, before there is a namespace: who deletes the class does not want it back.
+        let is_new = matches!(self.ask(Method::GET, "/api/v1/namespaces/default", None).await, Err(status) if status.code == 404);
+        if is_new {
+            self.ensure("/apis/storage.k8s.io/v1/storageclasses", local_path_class()).await?;
+        }
         for name in NAMESPACES {
             self.ensure(
                 "/api/v1/namespaces",
@@ -85,6 +91,17 @@ fn collection_of(object: &Value) -> Result<String, Status> {
     Ok(match object["metadata"]["namespace"].as_str() {
         Some(namespace) => format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/{}", row.plural),
         None => format!("/apis/rbac.authorization.k8s.io/v1/{}", row.plural),
+    })
+}
+
+/// The class of directories on the nodes, which the cluster's own controllers make.
+fn local_path_class() -> Value {
+    json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {"name": "local-path", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+        "provisioner": "shoal.dev/local-path",
+        "reclaimPolicy": "Delete",
+        "volumeBindingMode": "WaitForFirstConsumer",
     })
 }
 

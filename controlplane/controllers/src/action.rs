@@ -108,6 +108,16 @@ pub enum Action {
         /// The kind and the namespace; no name.
         target: Target,
     },
+    /// Have a node remove the directory of a volume, if the API confirms that none of these claims exists any more. A node that
+    /// is gone for ever has taken it along.
+    RemoveDirectory {
+        /// The node.
+        node: Target,
+        /// The name of the volume.
+        volume: String,
+        /// The claims that had it, and their uids.
+        claims: Vec<(Target, String)>,
+    },
     /// Tell people.
     Event {
         /// About what.

@@ -12,10 +12,10 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::json;
+use shoal_scheduler::selects;
 
 use crate::action::{Action, EventKind, Target, controller_reference, controller_uid, value};
 use crate::replica_set::letters;
-use crate::selector::selects;
 
 /// The label that tells the pods of one template from those of another.
 pub const HASH_LABEL: &str = "pod-template-hash";

@@ -8,11 +8,11 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use shoal_scheduler::selects;
 
 use crate::action::{Action, controller_reference, controller_uid};
 use crate::pods::{is_over, is_ready, node};
 use crate::replica_set::letters;
-use crate::selector::selects;
 
 /// The label that names a slice's Service.
 pub const SERVICE: &str = "kubernetes.io/service-name";

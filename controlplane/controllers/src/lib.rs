@@ -6,14 +6,17 @@
 pub mod action;
 pub mod deployment;
 pub mod endpoints;
+pub mod ephemeral_volume;
 pub mod garbage;
+mod local_volume;
 pub mod namespace;
 pub mod node;
 mod pods;
 pub mod replica_set;
-mod selector;
 pub mod service_account;
+pub mod volume;
+pub mod volume_claim;
 
 pub use action::{Action, EventKind, Kind, Target, Thing};
 pub use pods::{is_active, is_ready};
-pub use selector::selects;
+pub use shoal_scheduler::selects;

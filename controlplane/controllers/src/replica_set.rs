@@ -8,10 +8,10 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use shoal_scheduler::selects;
 
 use crate::action::{Action, EventKind, Target, controller_reference, controller_uid};
 use crate::pods::{available_from, is_active, is_over, is_ready, node, phase, restarts};
-use crate::selector::selects;
 
 /// The most pods that one look creates or deletes; the next look goes on.
 const BURST: usize = 500;

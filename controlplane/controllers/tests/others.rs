@@ -35,6 +35,7 @@ fn words(actions: &[Action]) -> Vec<String> {
         Action::Delete { target, .. } => Some(format!("delete {} {}", target.kind, target.name)),
         Action::DeleteOrphan { target, .. } => Some(format!("delete orphan {} {}", target.kind, target.name)),
         Action::DeleteAll { target } => Some(format!("delete all {}", target.kind)),
+        Action::RemoveDirectory { volume, .. } => Some(format!("remove the directory of {volume}")),
         Action::Event { .. } | Action::LookAgain { .. } => None,
     };
     actions.iter().filter_map(word).collect()

@@ -7,8 +7,12 @@ mod place;
 mod quantity;
 mod request;
 mod scores;
+mod selector;
 mod snapshot;
+pub mod storage;
 
 pub use place::{NodeName, Unschedulable, place};
 pub use request::Request;
+pub use selector::selects;
 pub use snapshot::{NodeState, Snapshot};
+pub use storage::Storage;

@@ -1,12 +1,13 @@
 //! The nodes and what is on them, kept up to date pod by pod.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use crate::quantity::thousandths;
 use crate::request::{Amounts, Request, add};
+use crate::storage::{Storage, claim_keys};
 
 /// One node and what its pods take.
 #[derive(Debug, Clone)]
@@ -18,12 +19,15 @@ pub struct NodeState {
     /// How many pods of each group (the same controller, in the same namespace) are here.
     pub(crate) groups: BTreeMap<String, u32>,
     pub(crate) pods: u32,
+    /// The claims that the pods here use, by namespace and name.
+    pub(crate) claims: BTreeSet<(String, String)>,
 }
 
-/// All nodes, by name.
+/// All nodes, by name, and the storage that pods claim.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     pub(crate) nodes: BTreeMap<String, NodeState>,
+    pub(crate) storage: Storage,
 }
 
 impl Snapshot {
@@ -43,6 +47,17 @@ impl Snapshot {
         snapshot
     }
 
+    /// The same with this storage.
+    #[must_use]
+    pub fn with_storage(self, storage: Storage) -> Self {
+        Self { storage, ..self }
+    }
+
+    /// The storage that pods claim.
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
     fn put_node(&mut self, node: Arc<Node>) {
         let name = node.metadata.name.clone().unwrap_or_default();
         let status = node.status.as_ref();
@@ -56,6 +71,7 @@ impl Snapshot {
             host_ports: BTreeMap::new(),
             groups: BTreeMap::new(),
             pods: 0,
+            claims: BTreeSet::new(),
         };
         self.nodes.insert(name, state);
     }
@@ -70,6 +86,7 @@ impl Snapshot {
         }
         *state.groups.entry(group(pod)).or_default() += 1;
         state.pods += 1;
+        state.claims.extend(claim_keys(pod));
     }
 }
 

@@ -4,6 +4,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use http::Method;
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde_json::{Value, json};
 use shoal_client::{Client, ClientError, EventKind, Recorder};
 use shoal_controllers::{Action, Target};
@@ -91,6 +92,10 @@ async fn one(client: Client, action: Action) -> (String, Result<u64, ClientError
             Ok(true) => (target.kind, Ok(0)),
             Err(error) => (target.kind, Err(error)),
         },
+        Action::RemoveDirectory { node, volume, claims } => {
+            let removed = remove_directory(&client, &node, &volume, &claims).await;
+            (node.kind, removed.map(|()| 0))
+        }
         Action::DeleteAll { target } => (target.kind.clone(), delete_all(&client, target).await),
         Action::Event { target, .. } => (target.kind, Ok(0)),
         Action::LookAgain { .. } => (String::new(), Ok(0)),
@@ -131,6 +136,30 @@ async fn delete_all(client: &Client, target: Target) -> Result<u64, ClientError>
                 _ => {}
             }
         }
+    }
+}
+
+/// Asks the node's agent; that a node is not to be reached is no success, that it is not there any more is.
+async fn remove_directory(
+    client: &Client,
+    node: &Target,
+    volume: &str,
+    claims: &[(Target, String)],
+) -> Result<(), ClientError> {
+    let conflict = |message: String| {
+        let (code, reason) = (Some(409), Some("Conflict".to_owned()));
+        ClientError::Status(Box::new(Status { code, reason, message: Some(message), ..Status::default() }))
+    };
+    if is_any_left(client, claims).await? {
+        return Err(conflict(format!("the claim of volume {volume:?} is still there")));
+    }
+    if !is_any_left(client, &[(node.clone(), String::new())]).await? {
+        return Ok(());
+    }
+    let path = format!("{}/proxy/volumes/{volume}", path(node, true, ""));
+    match client.json::<Value>(Method::DELETE, &path, None).await {
+        Err(error) if error.is_not_found() => Err(conflict(error.to_string())),
+        answer => answer.map(drop),
     }
 }
 

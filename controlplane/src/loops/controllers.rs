@@ -17,7 +17,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::observed::{Observed, has_all, within};
 use super::queue::Queue;
-use super::{Settings, act};
+use super::{Settings, act, storage};
 
 /// How many keys of one controller are looked at side by side.
 const LOOKERS: usize = 8;
@@ -30,7 +30,7 @@ const NODE_LEASES: &str = "kube-node-lease";
 
 /// The queues of all controllers.
 #[derive(Default)]
-struct Queues {
+pub(super) struct Queues {
     deployments: Arc<Queue>,
     replica_sets: Arc<Queue>,
     services: Arc<Queue>,
@@ -38,6 +38,9 @@ struct Queues {
     accounts: Arc<Queue>,
     nodes: Arc<Queue>,
     garbage: Arc<Queue>,
+    pub(super) claims: Arc<Queue>,
+    pub(super) volumes: Arc<Queue>,
+    pub(super) pods: Arc<Queue>,
 }
 
 /// When each node was last heard of, by this process' clock: those of the nodes may be wrong.
@@ -85,7 +88,9 @@ pub(crate) fn start(tasks: &Tasks, client: &Client, observed: &Observed, setting
     starter.look("garbage", &queues.garbage, |observed, _, _| {
         garbage::reconcile(&observed.things(""), &Observed::kinds())
     });
+    storage::start(&starter, &queues);
     feed(tasks, observed, &queues, &heard);
+    storage::feed(tasks, observed, &queues);
 }
 
 fn look_at_node(
@@ -109,7 +114,7 @@ fn node_of(pod: &Pod) -> &str {
     pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
 }
 
-fn references<K>(objects: &[Arc<K>]) -> Vec<&K> {
+pub(super) fn references<K>(objects: &[Arc<K>]) -> Vec<&K> {
     objects.iter().map(|object| &**object).collect()
 }
 
@@ -117,7 +122,7 @@ fn references_of<T>(things: &[T]) -> Vec<&T> {
     things.iter().collect()
 }
 
-struct Starter<'a> {
+pub(super) struct Starter<'a> {
     tasks: &'a Tasks,
     client: &'a Client,
     observed: &'a Observed,
@@ -126,7 +131,7 @@ struct Starter<'a> {
 
 impl Starter<'_> {
     /// Starts the lookers of one controller.
-    fn look<F>(&self, name: &'static str, queue: &Arc<Queue>, decide: F)
+    pub(super) fn look<F>(&self, name: &'static str, queue: &Arc<Queue>, decide: F)
     where
         F: Fn(&Observed, &ObjectKey, Timestamp) -> Vec<Action> + Send + Sync + 'static,
     {
@@ -234,7 +239,7 @@ fn feed(tasks: &Tasks, observed: &Observed, queues: &Arc<Queues>, heard: &Heard)
 }
 
 /// Calls `route` with everything that is there, and with everything that changes, as it was and as it is.
-fn follow<K: Object>(
+pub(super) fn follow<K: Object>(
     tasks: &Tasks,
     queues: &Arc<Queues>,
     observed: &Observed,

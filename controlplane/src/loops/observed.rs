@@ -6,9 +6,13 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
+    ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use k8s_openapi::api::storage::v1::StorageClass;
 use shoal_client::{Cache, Client, Object, ObjectKey, Selection, Snapshot};
 use shoal_controllers::Thing;
 use tokio_util::sync::CancellationToken;
@@ -73,6 +77,9 @@ caches! {
     secrets: Secret,
     roles: Role,
     role_bindings: RoleBinding,
+    claims: PersistentVolumeClaim,
+    volumes: PersistentVolume,
+    storage_classes: StorageClass,
 }
 
 fn kind_of<K: k8s_openapi::Resource>() -> (String, String, String) {

@@ -8,11 +8,12 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use serde_json::json;
 use shoal_client::{Client, ClientError, EventKind, ObjectKey, Patch, Recorder, Update, key_of};
 use shoal_controllers::is_active;
-use shoal_scheduler::{Snapshot, place};
+use shoal_scheduler::storage::SELECTED_NODE;
+use shoal_scheduler::{Snapshot, Storage, place};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::observed::Observed;
@@ -33,6 +34,8 @@ struct Scheduler {
     refused: BTreeMap<ObjectKey, Arc<Pod>>,
     /// Pods that were placed, as long as the cache does not show it: by uid, with the pod and the node.
     assumed: BTreeMap<String, (Arc<Pod>, String)>,
+    /// Pods whose node was chosen and whose claims get their volumes there, with the node: their room is kept for them.
+    awaiting: BTreeMap<ObjectKey, (Arc<Pod>, String)>,
     writes: FuturesUnordered<BoxFuture<'static, Written>>,
 }
 
@@ -40,13 +43,16 @@ struct Scheduler {
 struct Written {
     pod: Arc<Pod>,
     outcome: Result<(), ClientError>,
-    is_binding: bool,
+    /// Whether the pod waits for it.
+    is_placing: bool,
 }
 
 /// Places pods, for ever.
 pub(crate) async fn run(client: Client, observed: Observed, recorder: Recorder) {
     let mut pods = observed.pods.updates();
     let mut nodes = observed.nodes.changed();
+    let (mut claims, mut volumes) = (observed.claims.changed(), observed.volumes.changed());
+    let mut classes = observed.storage_classes.changed();
     let mut scheduler = Scheduler {
         client,
         observed,
@@ -54,6 +60,7 @@ pub(crate) async fn run(client: Client, observed: Observed, recorder: Recorder) 
         new: BTreeMap::new(),
         refused: BTreeMap::new(),
         assumed: BTreeMap::new(),
+        awaiting: BTreeMap::new(),
         writes: FuturesUnordered::new(),
     };
     scheduler.look_at_all();
@@ -73,6 +80,9 @@ pub(crate) async fn run(client: Client, observed: Observed, recorder: Recorder) 
                 Ok(()) => scheduler.retry_refused(),
                 Err(_) => return,
             },
+            Ok(()) = claims.changed() => scheduler.retry_refused(),
+            Ok(()) = volumes.changed() => scheduler.retry_refused(),
+            Ok(()) = classes.changed() => scheduler.retry_refused(),
             Some(written) = scheduler.writes.next() => scheduler.take_in_written(written),
         }
     }
@@ -82,6 +92,7 @@ impl Scheduler {
     fn look_at_all(&mut self) {
         self.new.clear();
         self.refused.clear();
+        self.awaiting.clear();
         let present = self.observed.pods.snapshot();
         self.assumed.retain(|uid, (pod, _)| {
             let now = present.get(&key_of(&**pod));
@@ -101,6 +112,7 @@ impl Scheduler {
             self.retry_refused();
         }
         self.new.remove(&key);
+        self.awaiting.remove(&key);
         let refused = self.refused.remove(&key);
         match &update.current {
             Some(pod) if wants_node(pod) => match refused {
@@ -126,6 +138,8 @@ impl Scheduler {
 
     fn retry_refused(&mut self) {
         self.new.append(&mut self.refused);
+        let awaiting = std::mem::take(&mut self.awaiting);
+        self.new.extend(awaiting.into_iter().map(|(key, (pod, _))| (key, pod)));
     }
 
     fn place_new(&mut self) {
@@ -134,8 +148,8 @@ impl Scheduler {
         }
         let nodes = self.observed.nodes.snapshot();
         let pods = self.observed.pods.snapshot();
-        let mut cluster = Snapshot::new(nodes.values().cloned(), pods.values().cloned());
-        for (pod, node) in self.assumed.values() {
+        let mut cluster = Snapshot::new(nodes.values().cloned(), pods.values().cloned()).with_storage(self.storage());
+        for (pod, node) in self.assumed.values().chain(self.awaiting.values()) {
             if pods.get(&key_of(&**pod)).is_none_or(|shown| !has_node(shown)) {
                 cluster.add(pod, node);
             }
@@ -150,6 +164,12 @@ impl Scheduler {
             match place(&pod, &cluster) {
                 Ok(node) => {
                     cluster.add(&pod, &node.0);
+                    let open = cluster.storage().open_claims(&pod);
+                    if !open.is_empty() {
+                        self.select_node(&pod, open, &node.0);
+                        self.awaiting.insert(key, (pod, node.0));
+                        continue;
+                    }
                     let uid = pod.metadata.uid.clone().unwrap_or_default();
                     self.assumed.insert(uid.clone(), (pod.clone(), node.0.clone()));
                     self.writes.push(Box::pin(bind(self.client.clone(), self.recorder.clone(), pod, node.0)));
@@ -158,6 +178,22 @@ impl Scheduler {
                     self.refuse(&pod, &refusal.to_string());
                     self.refused.insert(key, pod);
                 }
+            }
+        }
+    }
+
+    fn storage(&self) -> Storage {
+        let (claims, volumes) = (self.observed.claims.snapshot(), self.observed.volumes.snapshot());
+        let classes = self.observed.storage_classes.snapshot();
+        Storage::new(claims.values().cloned(), volumes.values().cloned(), classes.values().cloned())
+    }
+
+    /// Says for which node the claims of `pod` are to get their volumes; the pod goes there when they have them.
+    fn select_node(&mut self, pod: &Arc<Pod>, claims: Vec<Arc<PersistentVolumeClaim>>, node: &str) {
+        for claim in claims {
+            let selected = claim.metadata.annotations.as_ref().and_then(|all| all.get(SELECTED_NODE));
+            if selected.map(String::as_str) != Some(node) {
+                self.writes.push(Box::pin(select_node(self.client.clone(), pod.clone(), claim, node.to_owned())));
             }
         }
     }
@@ -175,12 +211,13 @@ impl Scheduler {
     fn take_in_written(&mut self, written: Written) {
         let Err(error) = written.outcome else { return };
         tracing::debug!(pod = %key_of(&*written.pod), %error, "a pod was not written");
-        if !written.is_binding {
+        if !written.is_placing {
             return;
         }
         self.assumed.remove(written.pod.metadata.uid.as_deref().unwrap_or_default());
         // The cache says what the pod is by now; if it still wants a node, it is looked at again.
         let key = key_of(&*written.pod);
+        self.awaiting.remove(&key);
         if let Some(pod) = self.observed.pods.get(&key.namespace, &key.name) {
             self.consider(key, pod);
         }
@@ -209,7 +246,21 @@ async fn bind(client: Client, recorder: Recorder, pod: Arc<Pod>, node: String) -
         // A while, so that what keeps failing is not tried without a pause.
         Err(_) => tokio::time::sleep(RETRY).await,
     }
-    Written { pod, outcome, is_binding: true }
+    Written { pod, outcome, is_placing: true }
+}
+
+async fn select_node(client: Client, pod: Arc<Pod>, claim: Arc<PersistentVolumeClaim>, node: String) -> Written {
+    let key = key_of(&*claim);
+    let patch = Patch::Merge(json!({"metadata": {
+        "uid": claim.metadata.uid,
+        "resourceVersion": claim.metadata.resource_version,
+        "annotations": {SELECTED_NODE: node},
+    }}));
+    let outcome = client.patch::<PersistentVolumeClaim>(&key.namespace, &key.name, &patch).await.map(drop);
+    if outcome.is_err() {
+        tokio::time::sleep(RETRY).await;
+    }
+    Written { pod, outcome, is_placing: true }
 }
 
 async fn say_unschedulable(client: Client, pod: Arc<Pod>, message: String) -> Written {
@@ -226,5 +277,5 @@ async fn say_unschedulable(client: Client, pod: Arc<Pod>, message: String) -> Wr
         "status": {"conditions": [condition]},
     });
     let outcome = client.patch_status::<Pod>(&key.namespace, &key.name, &Patch::Strategic(patch)).await.map(drop);
-    Written { pod, outcome, is_binding: false }
+    Written { pod, outcome, is_placing: false }
 }

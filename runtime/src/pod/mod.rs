@@ -5,10 +5,12 @@
 
 pub mod actions;
 pub mod back_off;
+pub mod claims;
 pub mod directory;
 pub mod environment;
 pub mod expand;
 pub mod fields;
+pub mod host_paths;
 pub mod observed;
 pub mod probe;
 pub mod references;

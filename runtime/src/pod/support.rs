@@ -1,7 +1,11 @@
 //! Which pods are refused, and the field that says so. A pod that cannot be honoured is never half-run.
 
+use std::borrow::Cow;
+use std::path::PathBuf;
+
 use k8s_openapi::api::core::v1::{Container, Lifecycle, LifecycleHandler, Pod, PodSpec, Volume};
 
+use super::host_paths;
 use super::observed::Refusal;
 use super::reuse;
 
@@ -12,23 +16,26 @@ pub const REASON: &str = "UnsupportedPodSpec";
 const RUNTIME_CLASSES: [&str; 8] =
     ["wasm", "wasmtime", "wasmedge", "wasmer", "wamr", "spin", "wasmtime-spin", "wasmtime-spin-v2"];
 
-/// Why the pod cannot be run, with the path of the field; `None` if it can.
-pub fn refusal(pod: &Pod) -> Option<Refusal> {
+/// Why the pod cannot be run, with the path of the field; `None` if it can. Of the node's own directories it may have those below
+/// `host_paths`.
+pub fn refusal(pod: &Pod, host_paths: &[PathBuf]) -> Option<Refusal> {
     let spec = pod.spec.as_ref()?;
-    let (path, why) = unsupported(spec).or_else(|| reuse::of(pod).err())?;
+    let (path, why) =
+        unsupported(spec, host_paths).or_else(|| reuse::of(pod).err().map(|(path, why)| (path, why.into())))?;
     Some(Refusal { reason: REASON.to_owned(), message: format!("{path}: {why}") })
 }
 
-type Unsupported = (String, &'static str);
+type Unsupported = (String, Cow<'static, str>);
 
-fn unsupported(spec: &PodSpec) -> Option<Unsupported> {
+fn unsupported(spec: &PodSpec, host_paths: &[PathBuf]) -> Option<Unsupported> {
+    let of_volume = |volume: &Volume| of_volume(volume, host_paths);
     of_pod(spec)
         .or_else(|| numbered("spec.volumes", spec.volumes.as_deref().unwrap_or_default(), of_volume))
         .or_else(|| numbered("spec.initContainers", spec.init_containers.as_deref().unwrap_or_default(), of_container))
         .or_else(|| numbered("spec.containers", &spec.containers, of_container))
 }
 
-fn numbered<T>(list: &str, items: &[T], check: fn(&T) -> Option<Unsupported>) -> Option<Unsupported> {
+fn numbered<T>(list: &str, items: &[T], check: impl Fn(&T) -> Option<Unsupported>) -> Option<Unsupported> {
     items
         .iter()
         .enumerate()
@@ -49,10 +56,10 @@ fn of_pod(spec: &PodSpec) -> Option<Unsupported> {
         (ephemeral, "spec.ephemeralContainers", "not supported"),
     ]
     .into_iter()
-    .find_map(|(is_set, path, why)| is_set.then(|| (path.to_owned(), why)))
+    .find_map(|(is_set, path, why)| is_set.then(|| (path.to_owned(), why.into())))
 }
 
-fn of_volume(volume: &Volume) -> Option<Unsupported> {
+fn of_volume(volume: &Volume, host_paths: &[PathBuf]) -> Option<Unsupported> {
     if let Some(projected) = &volume.projected {
         let sources = projected.sources.as_deref().unwrap_or_default();
         let plain = |s: &k8s_openapi::api::core::v1::VolumeProjection| {
@@ -60,52 +67,54 @@ fn of_volume(volume: &Volume) -> Option<Unsupported> {
         };
         let index = sources.iter().position(|s| !plain(s))?;
         let field = if sources[index].service_account_token.is_some() { ".serviceAccountToken" } else { "" };
-        return Some((format!("projected.sources[{index}]{field}"), "this kind of source is not supported"));
+        return Some((format!("projected.sources[{index}]{field}"), "this kind of source is not supported".into()));
     }
     let known = volume.empty_dir.is_some()
         || volume.config_map.is_some()
         || volume.secret.is_some()
-        || volume.downward_api.is_some();
+        || volume.downward_api.is_some()
+        || volume.persistent_volume_claim.is_some()
+        || volume.ephemeral.is_some();
+    if let Some(host) = &volume.host_path {
+        return host_paths::refusal(host, host_paths).map(|(field, why)| (field.to_owned(), why.into()));
+    }
     if known {
         return None;
     }
-    let field = if volume.host_path.is_some() {
-        "hostPath"
-    } else if volume.persistent_volume_claim.is_some() {
-        "persistentVolumeClaim"
-    } else if volume.csi.is_some() {
+    let field = if volume.csi.is_some() {
         "csi"
     } else if volume.nfs.is_some() {
         "nfs"
-    } else if volume.ephemeral.is_some() {
-        "ephemeral"
     } else if volume.image.is_some() {
         "image"
     } else {
         // Kubernetes: a volume without a source is an emptyDir.
         let is_bare = serde_json::to_value(volume).is_ok_and(|v| v.as_object().is_some_and(|fields| fields.len() == 1));
-        return (!is_bare).then(|| ("name".to_owned(), "this kind of volume is not supported"));
+        return (!is_bare).then(|| ("name".to_owned(), "this kind of volume is not supported".into()));
     };
-    Some((field.to_owned(), "this kind of volume is not supported"))
+    Some((field.to_owned(), "this kind of volume is not supported".into()))
 }
 
 fn of_container(container: &Container) -> Option<Unsupported> {
     let security = container.security_context.as_ref();
     let added = security.and_then(|s| s.capabilities.as_ref()?.add.as_ref()).is_some_and(|list| !list.is_empty());
     if security.and_then(|s| s.privileged) == Some(true) {
-        return Some(("securityContext.privileged".to_owned(), "a Wasm sandbox has no privileges to give"));
+        return Some(("securityContext.privileged".to_owned(), "a Wasm sandbox has no privileges to give".into()));
     }
     if added {
-        return Some(("securityContext.capabilities.add".to_owned(), "a Wasm sandbox has no Linux capabilities"));
+        return Some((
+            "securityContext.capabilities.add".to_owned(),
+            "a Wasm sandbox has no Linux capabilities".into(),
+        ));
     }
     if container.volume_devices.as_ref().is_some_and(|list| !list.is_empty()) {
-        return Some(("volumeDevices".to_owned(), "a Wasm module has no block devices"));
+        return Some(("volumeDevices".to_owned(), "a Wasm module has no block devices".into()));
     }
     let ports = container.ports.as_deref().unwrap_or_default();
     if let Some(index) = ports.iter().position(|p| p.host_port.is_some_and(|port| port != 0)) {
         return Some((
             format!("ports[{index}].hostPort"),
-            "not supported; a NodePort service reaches the pod from outside",
+            "not supported; a NodePort service reaches the pod from outside".into(),
         ));
     }
     container.lifecycle.as_ref().and_then(of_lifecycle)
@@ -115,7 +124,7 @@ fn of_lifecycle(lifecycle: &Lifecycle) -> Option<Unsupported> {
     let of_handler = |name: &str, handler: Option<&LifecycleHandler>| {
         handler?.tcp_socket.as_ref()?;
         let why = "Kubernetes does not support it either; use exec, httpGet or sleep";
-        Some((format!("lifecycle.{name}.tcpSocket"), why))
+        Some((format!("lifecycle.{name}.tcpSocket"), why.into()))
     };
     of_handler("postStart", lifecycle.post_start.as_ref())
         .or_else(|| of_handler("preStop", lifecycle.pre_stop.as_ref()))
@@ -128,7 +137,7 @@ mod tests {
 
     fn refused(spec: &serde_json::Value) -> Option<String> {
         let pod: Pod = serde_json::from_value(json!({"spec": spec})).expect("pod");
-        refusal(&pod).map(|r| r.message.split(':').next().unwrap_or_default().to_owned())
+        refusal(&pod, &[PathBuf::from("/srv")]).map(|r| r.message.split(':').next().unwrap_or_default().to_owned())
     }
 
     #[test]
@@ -142,12 +151,9 @@ mod tests {
             (json!({"runtimeClassName": "gvisor", "containers": []}), "spec.runtimeClassName"),
             (
                 json!({"containers": [], "volumes": [{"name": "a", "emptyDir": {}}, {"name": "v", "hostPath": {"path": "/"}}]}),
-                "spec.volumes[1].hostPath",
+                "spec.volumes[1].hostPath.path",
             ),
-            (
-                json!({"containers": [], "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}),
-                "spec.volumes[0].persistentVolumeClaim",
-            ),
+            (json!({"containers": [], "volumes": [{"name": "v", "csi": {"driver": "d"}}]}), "spec.volumes[0].csi"),
             (with(json!({"securityContext": {"privileged": true}})), "spec.containers[0].securityContext.privileged"),
             (
                 with(json!({"lifecycle": {"postStart": {"tcpSocket": {"port": 80}}}})),
@@ -164,6 +170,7 @@ mod tests {
             json!({"containers": [{"name": "c", "securityContext": {"runAsNonRoot": true, "capabilities": {"drop": ["ALL"]}}}]}),
             json!({"runtimeClassName": "wasmtime-spin-v2", "containers": [], "volumes": [{"name": "v"}, {"name": "c", "configMap": {"name": "c"}}]}),
             json!({"containers": [{"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "x"}], "lifecycle": {"postStart": {"httpGet": {"port": 80}}}}]}),
+            json!({"containers": [], "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}, {"name": "h", "hostPath": {"path": "/srv/a"}}]}),
             json!({"containers": [{"name": "c", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}, "readinessProbe": {"httpGet": {"port": 80}}}]}),
             json!({"containers": [{"name": "c", "lifecycle": {"preStop": {"exec": {"command": ["x"]}}}, "livenessProbe": {"exec": {"command": ["x"]}}, "startupProbe": {"grpc": {"port": 80}}}]}),
         ] {

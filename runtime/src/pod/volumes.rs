@@ -16,6 +16,8 @@ const DEFAULT_MODE: u32 = 0o644;
 pub enum Contents {
     /// An empty directory that the containers may write.
     Empty,
+    /// A directory that is not the pod's own: a claim's, or the node's.
+    Elsewhere,
     /// Files that the containers may only read, by path in the volume.
     Files(BTreeMap<String, File>),
 }
@@ -34,6 +36,9 @@ pub struct File {
 /// # Errors
 /// The message of a `FailedMount`: an object or a key that is missing, a path that leaves the volume.
 pub fn contents(pod: &Pod, volume: &Volume, sources: &Sources, place: &Place) -> Result<Contents, String> {
+    if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() || volume.host_path.is_some() {
+        return Ok(Contents::Elsewhere);
+    }
     let mut files = BTreeMap::new();
     if let Some(map) = &volume.config_map {
         let of = Of {
@@ -190,7 +195,7 @@ mod tests {
         let volume: Volume = serde_json::from_value(volume).expect("volume");
         let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}})).expect("pod");
         match contents_of(&pod, &volume, &sources)? {
-            Contents::Empty => Ok(BTreeMap::new()),
+            Contents::Empty | Contents::Elsewhere => Ok(BTreeMap::new()),
             Contents::Files(files) => {
                 let text = |f: File| (String::from_utf8(f.bytes).expect("text"), f.mode);
                 Ok(files.into_iter().map(|(path, file)| (path, text(file))).collect())

@@ -11,6 +11,8 @@ mod lease;
 pub(crate) mod metrics;
 mod namespace;
 mod node;
+mod persistent_volume;
+mod persistent_volume_claim;
 mod pod;
 mod pod_columns;
 mod pod_spec;
@@ -22,6 +24,8 @@ mod reviews;
 mod secret;
 mod service;
 mod service_account;
+mod storage;
+pub(crate) mod storage_class;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +38,8 @@ pub(crate) const RESOURCES: &[Resource] = &[
     event::ROW,
     namespace::ROW,
     node::ROW,
+    persistent_volume_claim::ROW,
+    persistent_volume::ROW,
     pod::ROW,
     secret::ROW,
     service_account::ROW,
@@ -53,6 +59,7 @@ pub(crate) const RESOURCES: &[Resource] = &[
     rbac::ROLE,
     lease::ROW,
     endpoint_slice::ROW,
+    storage_class::ROW,
     metrics::NODE,
     metrics::POD,
 ];

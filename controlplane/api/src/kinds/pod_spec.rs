@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::storage;
 use crate::quantity::Quantity;
 
 /// Fills in what Kubernetes fills in; twice is the same as once.
@@ -140,6 +141,12 @@ fn default_volume(volume: &mut Map<String, Value>) {
     }
     if let Some(host) = volume.get_mut("hostPath").and_then(Value::as_object_mut) {
         host.entry("type").or_insert_with(|| "".into());
+    }
+    if let Some(spec) = volume
+        .get_mut("ephemeral")
+        .and_then(|ephemeral| ephemeral.get_mut("volumeClaimTemplate")?.get_mut("spec")?.as_object_mut())
+    {
+        storage::default_spec(spec);
     }
     default_downward_items(volume.get_mut("downwardAPI"));
     for source in objects(volume.get_mut("projected").and_then(|projected| projected.get_mut("sources"))) {

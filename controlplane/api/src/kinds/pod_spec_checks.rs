@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::{persistent_volume, persistent_volume_claim};
 use crate::table::cells::{list, text};
 use crate::validation::{FieldError, at_least, invalid, names, non_negative, one_of, port, port_or_name, quantity};
 
@@ -77,11 +78,28 @@ fn check_volumes<'a>(spec: &'a Value, path: &str, problems: &mut Vec<FieldError>
         if volume.get("configMap").is_some() && text(volume, "/configMap/name").is_empty() {
             problems.push(FieldError::required(format!("{path}.configMap.name"), ""));
         }
+        check_storage(volume, &path, problems);
         if let Some(size) = volume.pointer("/emptyDir/sizeLimit") {
             quantity(problems, &format!("{path}.emptyDir.sizeLimit"), size);
         }
     }
     seen
+}
+
+/// Volumes that outlive the pod, or are the node's.
+fn check_storage(volume: &Value, path: &str, problems: &mut Vec<FieldError>) {
+    if let Some(host) = volume.get("hostPath") {
+        persistent_volume::check_path(host, &format!("{path}.hostPath"), problems);
+    }
+    if volume.get("persistentVolumeClaim").is_some() && text(volume, "/persistentVolumeClaim/claimName").is_empty() {
+        problems.push(FieldError::required(format!("{path}.persistentVolumeClaim.claimName"), ""));
+    }
+    let Some(ephemeral) = volume.get("ephemeral") else { return };
+    let field = format!("{path}.ephemeral.volumeClaimTemplate");
+    match ephemeral.pointer("/volumeClaimTemplate/spec") {
+        None => problems.push(FieldError::required(field, "")),
+        Some(spec) => persistent_volume_claim::check_spec(spec, &format!("{field}.spec"), problems),
+    }
 }
 
 fn check_container(container: &Value, path: &str, volumes: &BTreeSet<&str>, problems: &mut Vec<FieldError>) {

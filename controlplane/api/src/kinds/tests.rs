@@ -50,6 +50,13 @@ fn minimal(plural: &str) -> Value {
         "rolebindings" | "clusterrolebindings" => named(
             json!({"roleRef": {"kind": "ClusterRole", "name": "view"}, "subjects": [{"kind": "User", "name": "u"}]}),
         ),
+        "persistentvolumes" => named(
+            json!({"spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/data"}}}),
+        ),
+        "persistentvolumeclaims" => {
+            named(json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1024Mi"}}}}))
+        }
+        "storageclasses" => named(json!({"provisioner": "example.com/disk"})),
         _ => named(json!({})),
     }
 }
@@ -200,8 +207,108 @@ fn pods_show_what_they_are_doing() {
     assert_eq!(cell(&pod)[2], "Terminating");
 }
 
+fn changed(plural: &str, old: &Value, change: impl Fn(&mut Value)) -> Vec<String> {
+    let mut new = old.clone();
+    change(&mut new);
+    row(plural).strategy.validate_update(&new, old).iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn storage_is_shown_as_kubectl_shows_it() {
+    let shown = |plural: &str, object: &Value| {
+        table(row(plural), &[object], IncludeObject::None, Timestamp::UNIX_EPOCH)["rows"][0]["cells"].clone()
+    };
+    let aged = |mut object: Value| {
+        object["metadata"]["creationTimestamp"] = "1970-01-01T00:00:00Z".into();
+        object
+    };
+    let mut volume = aged(born("persistentvolumes", minimal("persistentvolumes")));
+    let free = json!(["web", "1Gi", "RWO", "Retain", "Pending", "", "", "<unset>", "", "0s", "Filesystem"]);
+    assert_eq!(shown("persistentvolumes", &volume), free);
+    volume["spec"]["claimRef"] = json!({"namespace": "d", "name": "data"});
+    volume["spec"]["accessModes"] = json!(["ReadWriteMany", "ReadWriteOnce"]);
+    volume["metadata"]["deletionTimestamp"] = "1970-01-01T00:00:00Z".into();
+    let cells = shown("persistentvolumes", &volume);
+    assert_eq!((&cells[2], &cells[4], &cells[5]), (&json!("RWO,RWX"), &json!("Terminating"), &json!("d/data")));
+    let mut claim = aged(born("persistentvolumeclaims", minimal("persistentvolumeclaims")));
+    let waiting = json!(["web", "Pending", "", "", "", "", "<unset>", "0s", "Filesystem"]);
+    assert_eq!(shown("persistentvolumeclaims", &claim), waiting);
+    claim["spec"]["volumeName"] = "v".into();
+    claim["spec"]["storageClassName"] = "fast".into();
+    claim["status"] = json!({"phase": "Bound", "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "2Gi"}});
+    let bound = json!(["web", "Bound", "v", "2Gi", "RWO", "fast", "<unset>", "0s", "Filesystem"]);
+    assert_eq!(shown("persistentvolumeclaims", &claim), bound);
+    let mut class = aged(born("storageclasses", minimal("storageclasses")));
+    class["metadata"]["annotations"] = json!({"storageclass.kubernetes.io/is-default-class": "true"});
+    let usual = json!(["web (default)", "example.com/disk", "Delete", "Immediate", false, "0s"]);
+    assert_eq!(shown("storageclasses", &class), usual);
+}
+
+#[test]
+fn storage_that_makes_no_sense_is_explained() {
+    let volume = born(
+        "persistentvolumes",
+        json!({"metadata": {"name": "v"}, "spec": {
+        "accessModes": ["ReadWriteOncePod", "ReadWriteOnce"], "local": {"path": "/a/../b"}}}),
+    );
+    assert_eq!(
+        wrong("persistentvolumes", &volume),
+        [
+            "spec.accessModes: Forbidden: may not use ReadWriteOncePod with other access modes",
+            "spec.capacity: Required value",
+            "spec.local.path: Invalid value: \"/a/../b\": must not contain '..'",
+            "spec.nodeAffinity: Required value: Local volume requires node affinity",
+        ]
+    );
+    let claim = born("persistentvolumeclaims", json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["Often"]}}));
+    let texts = wrong("persistentvolumeclaims", &claim);
+    assert!(texts[0].starts_with("spec.accessModes: Unsupported value: \"Often\""), "{texts:?}");
+    assert_eq!(texts[1], "spec.resources[storage]: Required value");
+    let class = born("storageclasses", json!({"metadata": {"name": "c"}, "reclaimPolicy": "Recycle"}));
+    let texts = wrong("storageclasses", &class);
+    assert_eq!(texts[0], "provisioner: Required value");
+    assert!(texts[1].starts_with("reclaimPolicy: Unsupported value: \"Recycle\""), "{texts:?}");
+}
+
+#[test]
+fn a_claim_gets_its_volume_once_and_only_grows() {
+    let claim = born("persistentvolumeclaims", minimal("persistentvolumeclaims"));
+    let spec = |claim: &mut Value, field: &str, value: Value| claim["spec"][field] = value;
+    let plural = "persistentvolumeclaims";
+    assert!(changed(plural, &claim, |claim| spec(claim, "volumeName", "v".into())).is_empty());
+    assert!(changed(plural, &claim, |claim| spec(claim, "storageClassName", "fast".into())).is_empty());
+    let refused = "spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+    assert_eq!(changed(plural, &claim, |claim| spec(claim, "accessModes", json!(["ReadWriteMany"]))), [refused]);
+    let grow = |claim: &mut Value| claim["spec"]["resources"]["requests"]["storage"] = "2Gi".into();
+    assert_eq!(changed(plural, &claim, grow), [refused]);
+    let mut bound = claim.clone();
+    bound["spec"]["volumeName"] = "v".into();
+    bound["status"]["phase"] = "Bound".into();
+    assert!(changed(plural, &bound, grow).is_empty());
+    let shrink = |claim: &mut Value| claim["spec"]["resources"]["requests"]["storage"] = "1Mi".into();
+    assert!(changed(plural, &bound, shrink)[0].starts_with("spec.resources.requests.storage: Forbidden"));
+    assert_eq!(changed(plural, &bound, |claim| spec(claim, "volumeName", "w".into())), [refused]);
+}
+
+#[test]
+fn where_a_volume_is_never_changes() {
+    let volume = born("persistentvolumes", minimal("persistentvolumes"));
+    let moved = changed("persistentvolumes", &volume, |volume| volume["spec"]["hostPath"]["path"] = "/else".into());
+    assert_eq!(
+        moved,
+        ["spec.persistentvolumesource: Forbidden: spec.persistentvolumesource is immutable after creation"]
+    );
+    let kept = changed("persistentvolumes", &volume, |volume| {
+        volume["spec"]["persistentVolumeReclaimPolicy"] = "Delete".into();
+    });
+    assert!(kept.is_empty());
+    let class = born("storageclasses", minimal("storageclasses"));
+    let other = changed("storageclasses", &class, |class| class["provisioner"] = "example.com/tape".into());
+    assert_eq!(other, ["provisioner: Forbidden: updates to provisioner are forbidden."]);
+}
+
 fn any_value() -> impl Strategy<Value = Value> {
-    let keys = "(metadata|spec|status|containers|containerStatuses|conditions|ports|name|labels|type|state|template|data|rules|subsets|endpoints|roleRef|subjects|volumes|resources|limits)";
+    let keys = "(metadata|spec|status|capacity|accessModes|hostPath|nodeAffinity|ephemeral|volumeClaimTemplate|requests|storage|path|containers|containerStatuses|conditions|ports|name|labels|type|state|template|data|rules|subsets|endpoints|roleRef|subjects|volumes|resources|limits)";
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),

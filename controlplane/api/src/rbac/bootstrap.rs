@@ -14,6 +14,7 @@ const CORE_VIEWED: &[&str] = &[
     "namespaces",
     "namespaces/status",
     "persistentvolumeclaims",
+    "persistentvolumeclaims/status",
     "pods",
     "pods/log",
     "pods/status",
@@ -116,7 +117,11 @@ fn roles() -> Vec<Value> {
         ),
         role(
             "system:kube-scheduler",
-            vec![rule(READ, "", &["nodes", "pods"]), rule(&["create"], "", &["pods/binding", "bindings"])],
+            vec![
+                rule(READ, "", &["nodes", "pods", "persistentvolumes", "persistentvolumeclaims"]),
+                rule(READ, "storage.k8s.io", &["storageclasses"]),
+                rule(&["create"], "", &["pods/binding", "bindings"]),
+            ],
         ),
     ]
 }
@@ -167,7 +172,11 @@ fn node() -> Vec<Rule> {
         rule(READ, "discovery.k8s.io", &["endpointslices"]),
         rule(&["create", "patch", "update"], "", &["nodes", "nodes/status", "pods/status", "events"]),
         rule(&["delete"], "", &["pods"]),
-        rule(&["get"], "", &["configmaps", "secrets", "serviceaccounts"]),
+        rule(
+            &["get"],
+            "",
+            &["configmaps", "secrets", "serviceaccounts", "persistentvolumes", "persistentvolumeclaims"],
+        ),
         rule(&["create", "delete", "get", "patch", "update"], "coordination.k8s.io", &["leases"]),
     ]
 }

@@ -1,8 +1,8 @@
 //! What a node may do: what its pods need, and nothing of its neighbours'.
 //!
 //! A node is the user `system:node:NAME` in the group `system:nodes`. It may read what every node needs (services,
-//! slices, namespaces, nodes), write its own Node, Lease, its pods' status and events, and read a ConfigMap, Secret or
-//! ServiceAccount only while a pod bound to it refers to it. Whether a status that it writes is its own pod's is
+//! slices, namespaces, nodes), write its own Node, Lease, its pods' status and events, and read a ConfigMap, Secret,
+//! ServiceAccount or PersistentVolumeClaim only while a pod bound to it refers to it. Whether a status that it writes is its own pod's is
 //! decided here by name; what the object may hold is for admission.
 
 use serde_json::Value;
@@ -42,7 +42,7 @@ where
         ("", "services" | "endpoints" | "namespaces", "") | ("discovery.k8s.io", "endpointslices", "") => reads,
         ("" | "events.k8s.io", "events", "") => matches!(request.verb, "create" | "update" | "patch"),
         ("coordination.k8s.io", "leases", "") => may_use_lease(node, request),
-        ("", "configmaps" | "secrets" | "serviceaccounts", "") => {
+        ("", "configmaps" | "secrets" | "serviceaccounts" | "persistentvolumeclaims", "") => {
             reads && !request.name.is_empty() && own_pods(node, pods()).any(|pod| refers_to(pod, request))
         }
         ("", "serviceaccounts", "token") => {
@@ -93,6 +93,7 @@ fn refers_to(pod: &Value, request: &Attributes<'_>) -> bool {
     }
     let Some(spec) = pod.get("spec") else { return false };
     match request.resource {
+        "persistentvolumeclaims" => items(spec, "volumes").iter().any(|volume| is_claim(pod, volume, request.name)),
         "serviceaccounts" => spec.get("serviceAccountName").and_then(Value::as_str) == Some(request.name),
         "configmaps" => {
             names_in(spec, "configMap", "configMapRef", "configMapKeyRef", &[]).any(|name| name == request.name)
@@ -100,6 +101,15 @@ fn refers_to(pod: &Value, request: &Attributes<'_>) -> bool {
         _ => names_in(spec, "secret", "secretRef", "secretKeyRef", items(spec, "imagePullSecrets"))
             .any(|name| name == request.name),
     }
+}
+
+/// Whether a volume of the pod is this claim: one that it names, or the one that is made for it.
+fn is_claim(pod: &Value, volume: &Value, claim: &str) -> bool {
+    let text = |pointer: &str| volume.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    if volume.get("ephemeral").is_some() {
+        return format!("{}-{}", metadata::name(pod).unwrap_or_default(), text("/name")) == claim;
+    }
+    text("/persistentVolumeClaim/claimName") == claim
 }
 
 fn items<'a>(value: &'a Value, field: &str) -> &'a [Value] {
@@ -164,6 +174,19 @@ mod tests {
             assert!(may_n1("get", "configmaps", "d", name), "{name}");
         }
         assert!(!may_n1("get", "configmaps", "d", "s1"));
+    }
+
+    #[test]
+    fn claims_are_read_only_where_a_pod_has_them() {
+        let pods = [json!({"metadata": {"name": "web", "namespace": "d"}, "spec": {"nodeName": "n1", "volumes": [
+            {"name": "a", "persistentVolumeClaim": {"claimName": "data"}}, {"name": "scratch", "ephemeral": {}}]}})];
+        let may_read = |node: &str, verb: &str, name: &str| {
+            let resource = "persistentvolumeclaims";
+            may(node, &Attributes { verb, resource, namespace: "d", name, ..Attributes::default() }, || &pods)
+        };
+        assert!(may_read("n1", "get", "data") && may_read("n1", "get", "web-scratch"));
+        assert!(!may_read("n2", "get", "data") && !may_read("n1", "get", "other") && !may_read("n1", "get", ""));
+        assert!(!may_read("n1", "update", "data") && !may_read("n1", "delete", "data"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod escalation;
 mod namespace;
 mod node_restriction;
 mod pod;
+mod storage;
 
 pub(crate) use namespace::living_namespace;
 
@@ -40,6 +41,7 @@ pub(crate) fn create(admission: &Admission<'_>, object: &mut Value) -> Result<()
     if admission.storage == "core/pods" && admission.subresource.is_none() && !is_mirror(object) {
         pod::complete(admission, object)?;
     }
+    storage::complete(admission, object);
     Ok(())
 }
 
@@ -54,6 +56,7 @@ pub(crate) fn update(admission: &Admission<'_>, new: &Value, old: &Value) -> Res
     if !same {
         escalation::check(admission, new)?;
     }
+    storage::check_growth(admission, new, old)?;
     node_restriction::update(admission, new, old)
 }
 

@@ -66,7 +66,10 @@ impl Attributes {
     /// Whether a node's rights to this depend on which pods it has.
     fn concerns_pods(&self) -> bool {
         !self.namespace.is_empty()
-            && matches!(self.resource.as_str(), "pods" | "configmaps" | "secrets" | "serviceaccounts")
+            && matches!(
+                self.resource.as_str(),
+                "pods" | "configmaps" | "secrets" | "serviceaccounts" | "persistentvolumeclaims"
+            )
     }
 
     /// The value that the selector requires of a field.

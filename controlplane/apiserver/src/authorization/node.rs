@@ -1,6 +1,6 @@
 //! What a node's agent may do: the rules stand in `shoal_api::rbac::node`; here they are given what they ask for.
 //!
-//! Two things are added, since they hang on a request's field selector: pods are listed and watched only with the
+//! A volume may be read by whom its claim may be read. Two things hang on a request's field selector: pods are listed and watched only with the
 //! selector that limits them to the node's own, and a list or watch of one object by name counts as reading that object.
 
 use serde_json::Value;
@@ -22,10 +22,27 @@ pub(super) fn allows(view: &View, user: &User, node: &str, attributes: &Attribut
         return false;
     }
     let name = attributes.named().unwrap_or_default();
+    if attributes.group.is_empty() && attributes.resource == "persistentvolumes" && attributes.subresource.is_empty() {
+        return claim_of(view, attributes, &name).is_some_and(|claim| allows(view, user, node, &claim));
+    }
     let mut request = attributes.rbac(user);
     request.name = &name;
     let pods: Vec<Value> = if attributes.concerns_pods() { pods(view, &attributes.namespace) } else { Vec::new() };
     rbac::node::may(node, &request, || &pods)
+}
+
+/// The request for a volume as one for the claim that it belongs to.
+fn claim_of(view: &View, attributes: &Attributes, volume: &str) -> Option<Attributes> {
+    let entry = view.get(&keys::object("core/persistentvolumes", None, volume))?;
+    let volume = stored::decode(&entry.value, entry.modified).ok()?;
+    let text = |field: &str| volume.pointer(&format!("/spec/claimRef/{field}")).and_then(Value::as_str);
+    Some(Attributes {
+        resource: "persistentvolumeclaims".to_owned(),
+        namespace: text("namespace")?.to_owned(),
+        name: text("name")?.to_owned(),
+        field_selector: None,
+        ..attributes.clone()
+    })
 }
 
 fn pods(view: &View, namespace: &str) -> Vec<Value> {

@@ -58,12 +58,38 @@ async fn a_node_keeps_to_itself() {
     .await;
     let secret = "/api/v1/namespaces/default/secrets/s";
     assert_eq!(api.send(node("n1"), "GET", secret, &[], "").await.code, 403);
-    let mut pod = pod("p");
-    pod["spec"]["nodeName"] = "n1".into();
-    pod["spec"]["volumes"] = json!([{"name": "v", "secret": {"secretName": "s"}}]);
-    api.create(PODS, pod).await;
+    let mut reader = pod("p");
+    reader["spec"]["nodeName"] = "n1".into();
+    reader["spec"]["volumes"] = json!([{"name": "v", "secret": {"secretName": "s"}}]);
+    api.create(PODS, reader).await;
     assert_eq!(api.send(node("n1"), "GET", secret, &[], "").await.code, 200);
     assert_eq!(api.send(node("n2"), "GET", secret, &[], "").await.code, 403);
+
+    let claims = "/api/v1/namespaces/default/persistentvolumeclaims";
+    let claim = |name: &str| {
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
+               "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}})
+    };
+    let volume = |name: &str, claim: &str| {
+        json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": {
+            "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/data"},
+            "claimRef": {"namespace": "default", "name": claim}}})
+    };
+    for name in ["mine", "theirs"] {
+        api.create(claims, claim(name)).await;
+        api.create("/api/v1/persistentvolumes", volume(name, name)).await;
+    }
+    let mut claiming = pod("claiming");
+    claiming["spec"]["nodeName"] = "n1".into();
+    claiming["spec"]["volumes"] = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "mine"}}]);
+    api.create(PODS, claiming).await;
+    for path in [claims, "/api/v1/persistentvolumes"] {
+        assert_eq!(api.send(node("n1"), "GET", &format!("{path}/mine"), &[], "").await.code, 200, "{path}");
+        assert_eq!(api.send(node("n1"), "GET", &format!("{path}/theirs"), &[], "").await.code, 403, "{path}");
+        assert_eq!(api.send(node("n2"), "GET", &format!("{path}/mine"), &[], "").await.code, 403, "{path}");
+        assert_eq!(api.send(node("n1"), "GET", path, &[], "").await.code, 403, "{path}");
+        assert_eq!(api.send(node("n1"), "DELETE", &format!("{path}/mine"), &[], "").await.code, 403, "{path}");
+    }
 
     let status = json!({"status": {"phase": "Running"}}).to_string();
     let merge = [("content-type", "application/merge-patch+json")];

@@ -88,6 +88,7 @@ impl World {
                     self.objects.remove(&key(target));
                 } else {
                     self.change(&target.kind, &target.name, |object| *object = next);
+                    self.let_go(&key(target));
                 }
             }
             Action::Patch { target, patch } => {
@@ -111,6 +112,15 @@ impl World {
             }
             Action::DeleteAll { target } => {
                 self.objects.retain(|key, _| key.0 != target.kind || key.1 != target.namespace)
+            }
+            Action::RemoveDirectory { volume, claims, .. } => {
+                let is_left = |(claim, uid): &(Target, String)| {
+                    self.objects.get(&key(claim)).is_some_and(|it| it["metadata"]["uid"] == **uid)
+                };
+                if claims.iter().any(is_left) {
+                    return false;
+                }
+                self.log.push(format!("remove the directory of {volume}"));
             }
             Action::Event { .. } | Action::LookAgain { .. } => {}
         }
