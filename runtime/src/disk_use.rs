@@ -70,7 +70,8 @@ pub struct Places {
 /// Looks at all files of a pod.
 pub fn of_pod(pod: &Pod, places: &Places) -> PodDisk {
     let mut left = DISK_SCAN_FILES;
-    let own = volumes(pod).filter(|volume| volume.host_path.is_none() && volume.persistent_volume_claim.is_none());
+    let is_claim = |volume: &&Volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some();
+    let own = volumes(pod).filter(|volume| volume.host_path.is_none() && !is_claim(volume));
     PodDisk {
         volumes: own
             .map(|volume| (volume.name.clone(), below(&places.volumes.join(&volume.name), &mut left)))
