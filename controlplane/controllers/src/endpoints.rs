@@ -106,8 +106,17 @@ fn endpoint(service: &Service, pod: &Pod) -> Endpoint {
         }),
         node_name: Some(node(pod).to_owned()).filter(|name| !name.is_empty()),
         target_ref: Some(reference(pod)),
+        hostname: hostname(service, pod),
         ..Endpoint::default()
     }
+}
+
+/// The name that a pod has within the Service that its `subdomain` names (Kubernetes, "DNS for Services and Pods").
+fn hostname(service: &Service, pod: &Pod) -> Option<String> {
+    let spec = pod.spec.as_ref()?;
+    let hostname = spec.hostname.clone().filter(|hostname| !hostname.is_empty())?;
+    let is_of_service = spec.subdomain == service.metadata.name && pod.metadata.namespace == service.metadata.namespace;
+    is_of_service.then_some(hostname)
 }
 
 fn slice_actions(service: &Service, pods: &[&Pod], slices: &[&EndpointSlice]) -> Vec<Action> {
@@ -203,7 +212,7 @@ fn old_endpoints(service: &Service, pods: &[&Pod], present: Option<&Endpoints>) 
             ip: address(pod).unwrap_or_default().to_owned(),
             node_name: Some(node(pod).to_owned()).filter(|name| !name.is_empty()),
             target_ref: Some(reference(pod)),
-            hostname: None,
+            hostname: hostname(service, pod),
         };
         let living = members.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
         let (ready, unready): (Vec<&Pod>, Vec<&Pod>) =

@@ -185,3 +185,24 @@ fn endpoints_follow_ready_pods_and_named_ports() {
     assert_eq!((count(&subset.addresses), count(&subset.not_ready_addresses)), (1, 1));
     assert_eq!(endpoints::reconcile(&service, &pods, &[&slice], Some(&old)), []);
 }
+
+#[test]
+fn a_pod_has_a_name_within_the_service_that_its_subdomain_names() {
+    let service = |name: &str| -> Service {
+        read(json!({
+            "metadata": {"name": name, "namespace": "default", "uid": name},
+            "spec": {"clusterIP": "None", "selector": {"app": "web"}, "ports": [{"port": 80}]},
+        }))
+    };
+    let named = pod("a", &json!({"spec": {"hostname": "db-0", "subdomain": "db"}}));
+    for (name, wanted) in [("db", Some("db-0")), ("web", None)] {
+        let made = endpoints::reconcile(&service(name), &[&named], &[], None);
+        let [Action::Create { object: slice, .. }, Action::Create { object: old, .. }] = &made[..] else {
+            panic!("{made:#?}")
+        };
+        let (slice, old): (EndpointSlice, Endpoints) = (read(slice.clone()), read(old.clone()));
+        assert_eq!(slice.endpoints[0].hostname.as_deref(), wanted);
+        let addresses = old.subsets.as_ref().and_then(|subsets| subsets[0].addresses.as_ref()).expect("an address");
+        assert_eq!(addresses[0].hostname.as_deref(), wanted);
+    }
+}
