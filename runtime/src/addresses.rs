@@ -32,6 +32,16 @@ impl Range {
         Range::parse(node.spec.as_ref()?.pod_cidr.as_deref()?)
     }
 
+    /// The first and the last address.
+    pub fn ends(self) -> (IpAddr, IpAddr) {
+        (Ipv4Addr::from(self.first).into(), Ipv4Addr::from(self.first + (self.size - 1)).into())
+    }
+
+    /// The node's own address in it, where a bridge would have its own.
+    pub fn gateway(self) -> IpAddr {
+        Ipv4Addr::from(self.first + 1).into()
+    }
+
     /// The addresses that pods may have: without the network's, the first and the last.
     fn usable(self) -> impl Iterator<Item = IpAddr> {
         (self.first + 2..self.first + self.size - 1).map(|address| IpAddr::V4(Ipv4Addr::from(address)))
@@ -96,6 +106,9 @@ mod tests {
         assert_eq!(range.usable().next(), Some("10.64.3.2".parse().expect("ip")));
         assert_eq!(range.usable().last(), Some("10.64.3.254".parse().expect("ip")));
         assert_eq!(range.usable().count(), 253);
+        let ends = ("10.64.3.0".parse().expect("ip"), "10.64.3.255".parse().expect("ip"));
+        assert_eq!(range.ends(), ends);
+        assert!(!range.usable().any(|address| address == range.gateway()));
         for bad in ["", "10.64.0.0", "10.64.0.0/33", "fd00::/64", "10.64.0.0/31"] {
             assert_eq!(Range::parse(bad), None, "{bad}");
         }

@@ -106,6 +106,9 @@ impl Agent {
         let (events, queued_events) = Events::new(&config.node_name);
         let (changed_sources, changes) = mpsc::channel(64);
         let kept_range = store.load::<String>(KEPT_RANGE.0, KEPT_RANGE.1).and_then(|text| Range::parse(&text));
+        if let Some(range) = kept_range {
+            network.set_gateway(range.gateway());
+        }
         let sources = SourceHub::new(
             client.clone(),
             uplink.clone(),

@@ -25,6 +25,7 @@ use crate::mount;
 use crate::outbound::PodOutbound;
 use crate::outbound_policy::AllowedHosts;
 use crate::pod::environment::{arguments, environment};
+use crate::pod::names::pod_names;
 use crate::pod::service_env::service_environment;
 use crate::pod::{Happening, reuse, spec};
 use crate::worker::Message;
@@ -232,6 +233,7 @@ pub fn grants(
             allowed: AllowedHosts::of(pod),
             network: Arc::clone(&context.network),
             outside: context.outside.clone(),
+            names: pod_names(pod, address),
         }),
         reuse: reuse::of(pod).map_err(|(field, why)| format!("{field}: {why}"))?,
         address,
@@ -284,7 +286,7 @@ pub async fn variables(
     let services = context.services.borrow().clone();
     let links = pod.spec.as_ref().and_then(|s| s.enable_service_links) != Some(false);
     let mut first = service_environment(services.iter().map(Arc::as_ref), spec::namespace(pod), links);
-    first.push(("HOSTNAME".to_owned(), spec::name(pod).to_owned()));
+    first.push(("HOSTNAME".to_owned(), spec::hostname(pod).to_owned()));
     for (name, value) in prepared.program.environment() {
         if !first.iter().any(|(known, _)| *known == name) {
             first.push((name, value));

@@ -1,6 +1,5 @@
 //! The engine and the image files behind [`Guests`].
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -13,7 +12,7 @@ use shoal_engine::{
     Engine, EngineConfig, ExitReason, Kind, LogSink, Module, Outbound, OutboundError, Preopen, Sockets,
 };
 use shoal_images::{ClusterRegistry, ImageStore};
-use shoal_network::{Body, BoxError, LocalTarget, Network};
+use shoal_network::{Body, BoxError};
 
 use crate::config::AgentConfig;
 use crate::guests::{
@@ -22,6 +21,7 @@ use crate::guests::{
 };
 use crate::logs::Stream;
 use crate::outbound::{OutboundError as Refusal, PodOutbound};
+use crate::pod_sockets::PodSockets;
 use crate::uplink::Uplink;
 
 /// The commands for every container, built from `wasm-examples/toolbox`.
@@ -153,33 +153,13 @@ fn engine_grants(grants: Grants) -> shoal_engine::Grants {
         stderr: Arc::new(Sink(grants.output, Stream::Stderr)),
         memory_limit_bytes: grants.memory_limit_bytes,
         cpu_limit_millis: grants.cpu_limit_millis,
-        sockets: grants.address.map(|address| {
-            Arc::new(PodPorts { network: Arc::clone(&grants.outbound.network), address }) as Arc<dyn Sockets>
-        }),
+        sockets: grants
+            .address
+            .map(|address| Arc::new(PodSockets::new(Arc::clone(&grants.outbound), address)) as Arc<dyn Sockets>),
         outbound: Arc::new(Route(grants.outbound)),
         request_timeout: REQUEST_TIMEOUT,
         concurrency: CONCURRENCY,
         reuse: grants.reuse,
-    }
-}
-
-/// The ports that a pod's process listens on, as the pods' network knows them. Where it connects to by TCP is not granted yet.
-struct PodPorts {
-    network: Arc<Network>,
-    address: IpAddr,
-}
-
-impl Sockets for PodPorts {
-    fn listening(&self, port: u16, address: SocketAddr) {
-        self.network.local().listen(SocketAddr::new(self.address, port), &LocalTarget::Port(address));
-    }
-
-    fn closed(&self, port: u16) {
-        self.network.local().close(SocketAddr::new(self.address, port));
-    }
-
-    fn connect(&self, _address: SocketAddr) -> Option<SocketAddr> {
-        None
     }
 }
 
@@ -308,8 +288,9 @@ mod tests {
             outbound: Arc::new(PodOutbound {
                 namespace: "default".to_owned(),
                 allowed: AllowedHosts::default(),
-                network: network(),
+                network: crate::test_network::network(),
                 outside: Outside::default(),
+                names: shoal_network::PodNames::default(),
             }),
             reuse: None,
             address: None,
@@ -320,24 +301,5 @@ mod tests {
         let status = response.status();
         let body = response.into_body().collect().await.expect("a body").to_bytes();
         assert!(status.is_success() && !body.is_empty(), "{status} {body:?}");
-    }
-
-    fn network() -> Arc<Network> {
-        shoal_link::install_crypto();
-        let ca = shoal_link::ca::CertificateAuthority::create("test").expect("a CA");
-        let identity = shoal_link::PeerIdentity {
-            common_name: "system:node:w1".to_owned(),
-            organizations: vec![shoal_link::NODES.to_owned()],
-        };
-        let subject = shoal_link::ca::Subject {
-            identity,
-            member: true,
-            names: Vec::new(),
-            addresses: Vec::new(),
-            validity: Duration::from_secs(600),
-        };
-        let source = shoal_link::IdentitySource::new(ca.issue(&subject).expect("an identity"));
-        let endpoint = shoal_link::Endpoint::bind(SocketAddr::from(([127, 0, 0, 1], 0)), &source).expect("an endpoint");
-        Network::new(shoal_link::Pool::new(endpoint))
     }
 }

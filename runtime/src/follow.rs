@@ -162,6 +162,7 @@ fn versions(known: &KeptNetwork) -> Vec<Option<String>> {
 fn note_range(context: &Context, nodes: &[Arc<Node>], range_known: &watch::Sender<bool>) {
     let own = nodes.iter().find(|node| node.metadata.name.as_deref() == Some(&context.config.node_name));
     let Some(range) = own.and_then(|node| Range::of(node)) else { return };
+    context.network.set_gateway(range.gateway());
     // Another one, if the node was deleted and has registered again.
     if context.addresses.lock().unwrap_or_else(PoisonError::into_inner).set_range(range) {
         range_known.send_replace(true);

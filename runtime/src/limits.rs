@@ -66,3 +66,5 @@ pub const EVICTION_GRACE: Duration = Duration::from_secs(1);
 pub const EVICTION_PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is looked at what the node and its containers use.
 pub const USAGE_PERIOD: Duration = Duration::from_secs(5);
+/// How long the system's resolver may take for a name of the outside.
+pub const OUTSIDE_NAMES: Duration = Duration::from_secs(10);

@@ -8,7 +8,7 @@ use http::{HeaderValue, Request, Response, Uri};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use rustls_platform_verifier::ConfigVerifierExt;
-use shoal_network::{Body, Destination, Network, NetworkError, destination};
+use shoal_network::{Body, Destination, Network, NetworkError, PodNames, destination};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -25,6 +25,8 @@ pub struct PodOutbound {
     pub network: Arc<Network>,
     /// Requests to the outside.
     pub outside: Outside,
+    /// What it adds to names, and knows by itself.
+    pub names: PodNames,
 }
 
 /// Why a request was not sent or not answered.
@@ -57,7 +59,8 @@ impl PodOutbound {
             return Err(OutboundError::Invalid("the request names no host".to_owned()));
         };
         let permitted = |host: &str| self.allowed.permit(&scheme, host, port);
-        let found = destination(&self.network.table(), &self.namespace, &host);
+        let alias = self.alias(&host);
+        let found = destination(&self.network.table(), &self.namespace, alias.as_ref().unwrap_or(&host));
         match found {
             Destination::Service(name) => {
                 let full = format!("{}.{}.svc.cluster.local", name.name, name.namespace);
@@ -67,19 +70,29 @@ impl PodOutbound {
                 self.network.call_service(&name, port, request).await.map_err(failed)
             }
             Destination::Pod(address) => {
-                if !permitted(&host) && !self.network.local().contains(address) {
+                let is_own = self.network.table().is_pod_of(&self.namespace, address);
+                if !permitted(&host) && !is_own && !self.network.local().contains(address) {
                     return Err(OutboundError::Denied(host));
                 }
                 self.network.call_pod(SocketAddr::new(address, port), request).await.map_err(failed)
             }
             Destination::Unknown => Err(OutboundError::NameNotFound(host)),
-            Destination::Outside if permitted(&host) => self.outside.send(&scheme, &host, port, request).await,
+            Destination::Outside if permitted(&host) => {
+                self.outside.send(&scheme, &host, alias.as_ref().unwrap_or(&host), port, request).await
+            }
             // A name of one label is a Service's or nobody's.
-            Destination::Outside if !host.contains('.') && !host.contains(':') => {
+            Destination::Outside if alias.is_none() && !host.contains('.') && !host.contains(':') => {
                 Err(OutboundError::NameNotFound(host))
             }
             Destination::Outside => Err(OutboundError::Denied(host)),
         }
+    }
+
+    /// The address that the pod itself has for a host.
+    fn alias(&self, host: &str) -> Option<String> {
+        let lower = host.to_ascii_lowercase();
+        let (_, address) = self.names.hosts.iter().find(|(name, _)| *name == lower)?;
+        Some(address.to_string())
     }
 }
 
@@ -110,17 +123,19 @@ pub struct Outside {
 }
 
 impl Outside {
+    /// Sends a request to `host`, which is at the host or address `at`.
     async fn send(
         &self,
         scheme: &str,
         host: &str,
+        at: &str,
         port: u16,
         request: Request<Body>,
     ) -> Result<Response<Body>, OutboundError> {
-        let bare = host.trim_matches(['[', ']']);
+        let (bare, at) = (host.trim_matches(['[', ']']), at.trim_matches(['[', ']']));
         let refused = |reason: &dyn std::fmt::Display| OutboundError::Refused(format!("{host}:{port}: {reason}"));
         let connect = async {
-            let stream = TcpStream::connect((bare, port)).await.map_err(|error| refused(&error))?;
+            let stream = TcpStream::connect((at, port)).await.map_err(|error| refused(&error))?;
             // What is small is waited for: do not hold the last segment back.
             let _ = stream.set_nodelay(true);
             match scheme {
@@ -198,7 +213,7 @@ mod tests {
     async fn get(outside: &Outside, port: u16) -> Result<String, OutboundError> {
         let body = Empty::new().map_err(|never| match never {}).boxed();
         let request = Request::get(format!("https://localhost:{port}/x")).body(body).expect("a request");
-        let response = outside.send("https", "localhost", port, request).await?;
+        let response = outside.send("https", "localhost", "localhost", port, request).await?;
         let body = response.into_body().collect().await.expect("a body").to_bytes();
         Ok(String::from_utf8_lossy(&body).into_owned())
     }

@@ -2,7 +2,8 @@
 //!
 //! Services of the pod's own namespace: always. Everything else only where the pod's annotation
 //! `shoal.dev/allowed-outbound-hosts` names it: a list, divided by commas or spaces, of `host`, `*.domain`, `*`, each with
-//! an optional `http://` or `https://` before and `:port` behind.
+//! an optional scheme before and `:port` behind. `http://` and `https://` allow requests, `tcp://` and `udp://` sockets; no
+//! scheme, or `*://`, allows all four.
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -33,7 +34,13 @@ impl AllowedHosts {
         AllowedHosts(patterns.filter_map(Pattern::parse).collect())
     }
 
-    /// Whether a request to `host` may be sent.
+    /// Whether anything of this host is allowed, so that its name may be looked up.
+    pub fn name(&self, host: &str) -> bool {
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        self.0.iter().any(|pattern| pattern.is_of(&host))
+    }
+
+    /// Whether a request to `host` may be sent, or a socket connected to it.
     pub fn permit(&self, scheme: &str, host: &str, port: u16) -> bool {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         self.0.iter().any(|pattern| pattern.permits(scheme, &host, port))
@@ -44,6 +51,7 @@ impl Pattern {
     fn parse(text: &str) -> Option<Pattern> {
         let (scheme, rest) =
             text.split_once("://").map_or((None, text), |(scheme, rest)| (Some(scheme.to_ascii_lowercase()), rest));
+        let scheme = scheme.filter(|scheme| scheme != "*");
         let rest = rest.trim_end_matches('/');
         let (host, port) = match rest.rsplit_once(':') {
             Some((host, "*")) => (host, None),
@@ -53,13 +61,16 @@ impl Pattern {
         (!host.is_empty()).then(|| Pattern { scheme, host: host.to_ascii_lowercase(), port })
     }
 
-    fn permits(&self, scheme: &str, host: &str, port: u16) -> bool {
-        let is_host = match self.host.strip_prefix('*') {
+    fn is_of(&self, host: &str) -> bool {
+        match self.host.strip_prefix('*') {
             Some("") => true,
             Some(domain) => domain.starts_with('.') && host.ends_with(domain) && host.len() > domain.len(),
             None => self.host == host,
-        };
-        is_host && self.port.is_none_or(|p| p == port) && self.scheme.as_deref().is_none_or(|s| s == scheme)
+        }
+    }
+
+    fn permits(&self, scheme: &str, host: &str, port: u16) -> bool {
+        self.is_of(host) && self.port.is_none_or(|p| p == port) && self.scheme.as_deref().is_none_or(|s| s == scheme)
     }
 }
 
@@ -69,7 +80,8 @@ mod tests {
 
     #[test]
     fn patterns_grant_what_they_name_and_no_more() {
-        let allowed = AllowedHosts::parse("api.example.com, https://*.example.org, http://db:5432");
+        let list = "api.example.com, https://*.example.org, http://db:5432 tcp://queue:5672 *://any.example:1";
+        let allowed = AllowedHosts::parse(list);
         for (scheme, host, port, wanted) in [
             ("http", "api.example.com", 80, true),
             ("https", "API.example.com.", 8443, true),
@@ -80,11 +92,18 @@ mod tests {
             ("https", "evilexample.org", 443, false),
             ("http", "db", 5432, true),
             ("http", "db", 80, false),
+            ("tcp", "db", 5432, false),
+            ("tcp", "queue", 5672, true),
+            ("udp", "queue", 5672, false),
+            ("tcp", "api.example.com", 25, true),
+            ("tcp", "a.example.org", 443, false),
+            ("udp", "any.example", 1, true),
         ] {
             assert_eq!(allowed.permit(scheme, host, port), wanted, "{scheme}://{host}:{port}");
         }
         assert!(AllowedHosts::parse("*").permit("https", "anything", 1));
         assert!(!AllowedHosts::parse("").permit("https", "anything", 1));
+        assert!(allowed.name("A.example.org.") && allowed.name("queue") && !allowed.name("example.net"));
         assert!(!AllowedHosts::parse("host:notaport").permit("http", "host", 80));
     }
 }

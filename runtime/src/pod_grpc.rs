@@ -23,7 +23,8 @@ const SERVING: u64 = 1;
 /// A sentence.
 pub async fn check(network: &Network, address: SocketAddr, service: &str) -> Result<(), String> {
     let failed = |error: &dyn std::fmt::Display| format!("service {service:?} at {address}: {error}");
-    let stream = network.local().connect(address).await.map_err(|error| failed(&error))?;
+    let stream =
+        network.connect_pod(SocketAddr::new(address.ip(), 0), address).await.map_err(|error| failed(&error))?;
     let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
         .await
         .map_err(|e| failed(&e))?;

@@ -12,7 +12,7 @@ pub const WORKERS: [&str; 2] = ["127.0.1.1", "127.0.1.2"];
 /// How long something may take that usually takes a second or two; the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-const NAMES: [&str; 7] = ["hello", "back", "front", "ticker", "journal", "batch", "unruly"];
+const NAMES: [&str; 9] = ["hello", "back", "front", "ticker", "journal", "echo", "teller", "batch", "unruly"];
 
 /// A file of a bundled example.
 pub fn example(name: &str, file: &str) -> PathBuf {
@@ -26,7 +26,7 @@ pub fn the_bundled_examples_start(cluster: &mut Cluster) -> anyhow::Result<()> {
         ensure!(printed.lines().last() == Some(&format!("{name}:1")), "push printed {printed:?}");
         cluster.kubectl.ok(&["apply", "-f", &example(name, "manifest.yaml").to_string_lossy()])?;
     }
-    for name in ["hello", "back", "front", "ticker"] {
+    for name in ["hello", "back", "front", "ticker", "echo", "teller"] {
         let deployment = format!("deployment/{name}");
         let printed = cluster.kubectl.ok(&["wait", "--for=condition=Available", &deployment, "--timeout=60s"])?;
         ensure!(printed.contains("condition met"), "{printed}");
@@ -53,6 +53,13 @@ pub fn functions_answer_on_every_worker(_: &mut Cluster) -> anyhow::Result<()> {
 pub fn a_function_reaches_another_by_its_service(_: &mut Cluster) -> anyhow::Result<()> {
     let answer = eventually("front answers", PATIENCE, || answered("127.0.1.2:30081", "/shoal"))?;
     ensure!(answer.body.starts_with("front asked back: /SHOAL says back-"), "{answer:?}");
+    Ok(())
+}
+
+pub fn a_function_talks_by_tcp(_: &mut Cluster) -> anyhow::Result<()> {
+    let answer = eventually("teller answers", PATIENCE, || answered("127.0.1.1:30084", "/ahoy"))?;
+    let is_echo = answer.body.starts_with("teller heard: echo of echo-") && answer.body.ends_with("\nahoy\n");
+    ensure!(is_echo, "{answer:?}");
     Ok(())
 }
 

@@ -12,6 +12,7 @@ mod inputs;
 mod kubectl;
 mod node;
 mod servers;
+mod sockets;
 mod storage;
 mod streams;
 mod workloads;
@@ -34,6 +35,7 @@ fn cases() -> Vec<Case<Cluster>> {
         case!(examples::the_bundled_examples_start),
         case!(examples::functions_answer_on_every_worker),
         case!(examples::a_function_reaches_another_by_its_service),
+        case!(examples::a_function_talks_by_tcp),
         case!(examples::a_process_prints_what_its_config_map_says),
         case!(examples::a_computation_ends_with_its_answer),
         case!(examples::limits_hold_while_the_neighbours_answer),
@@ -63,6 +65,8 @@ fn cases() -> Vec<Case<Cluster>> {
         case!(storage::a_pod_without_its_volume_says_why_it_waits),
         case!(storage::a_pod_s_own_claim_comes_and_goes_with_it),
         case!(storage::a_directory_of_the_node_needs_the_worker_s_leave),
+        case!(sockets::processes_talk_by_name_from_worker_to_worker),
+        case!(sockets::node_ports_carry_any_protocol),
         case!(inputs::bad_manifests_get_the_error_that_kubectl_users_know),
         case!(inputs::bad_images_are_named_in_status_and_events),
         case!(inputs::strangers_are_refused),

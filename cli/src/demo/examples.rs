@@ -26,12 +26,14 @@ macro_rules! example {
 }
 
 /// All of them, those first that others ask.
-pub const EXAMPLES: [Example; 7] = [
+pub const EXAMPLES: [Example; 9] = [
     example!("hello", "an HTTP function, three copies behind a NodePort"),
     example!("back", "a function for other functions"),
     example!("front", "a function that asks back by its Service's name"),
     example!("ticker", "a process that prints and serves for ever, with a ConfigMap as a file"),
     example!("journal", "a file that outlives its pod"),
+    example!("echo", "a process with sockets of its own: TCP and UDP behind a NodePort"),
+    example!("teller", "a function that talks by TCP to echo"),
     example!("batch", "a computation that ends"),
     example!("unruly", "burns CPU and eats memory, within its limits"),
 ];

@@ -18,6 +18,10 @@ pub struct StreamKind(pub u8);
 impl StreamKind {
     /// One HTTP/1.1 request and its response; see [`crate::http`].
     pub const HTTP: Self = Self(1);
+    /// The bytes of one TCP connection to a pod's port, after a head that says which.
+    pub const TCP: Self = Self(2);
+    /// Datagrams for pods, one after another, each with its addresses.
+    pub const DATAGRAMS: Self = Self(3);
     /// The first of the sixteen kinds that the replicated store uses as it likes.
     pub const STORE_FIRST: Self = Self(0x10);
     /// The last of them.
@@ -151,6 +155,13 @@ impl Stream {
         async move {
             let _ = stopped.await;
         }
+    }
+
+    /// Breaks both directions off, so that the other side does not take what it has for all there is.
+    pub fn break_off(mut self) {
+        // Both fail only on a stream that is over already.
+        let _ = self.send.reset(0u32.into());
+        let _ = self.receive.stop(0u32.into());
     }
 
     /// The two directions apart.

@@ -15,7 +15,7 @@ use crate::error::LoadError;
 use crate::host::{CoreHost, Host};
 use crate::machine::Machine;
 use crate::module::Module;
-use crate::sockets::OwnPorts;
+use crate::sockets;
 use crate::stats::{Counters, Stats};
 
 /// How many tasks a guests' thread runs before it looks for arrivals: sockets, timers and what others spawn. A task may take an epoch
@@ -228,10 +228,7 @@ fn pooled(config: &EngineConfig) -> Config {
 fn component_linker(engine: &wasmtime::Engine) -> wasmtime::Result<ComponentLinker<Host>> {
     let mut linker = ComponentLinker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    // Our own TCP in place of wasmtime's.
-    linker.allow_shadowing(true);
-    wasmtime_wasi::p2::bindings::sockets::tcp::add_to_linker::<Host, OwnPorts>(&mut linker, Host::sockets)?;
-    linker.allow_shadowing(false);
+    sockets::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     Ok(linker)
 }

@@ -21,6 +21,7 @@ use crate::host::Host;
 use crate::input::Stdin;
 use crate::memory;
 use crate::process::trap_message;
+use crate::sockets::{OnlyOutgoing, Sockets};
 use crate::stats::Outcome;
 use crate::usage::Usage;
 use crate::warm::{Instance, Warm};
@@ -49,8 +50,9 @@ struct Inner {
 
 impl Function {
     pub(crate) fn new(engine: Arc<Engine>, program: ProxyPre<Host>, grants: Grants) -> Result<Self, StartError> {
-        // A port, or an input, would last no longer than a request.
-        let grants = Grants { sockets: None, stdin: Stdin::empty(), ..grants };
+        let sockets = grants.sockets.clone().map(|sockets| Arc::new(OnlyOutgoing(sockets)) as Arc<dyn Sockets>);
+        // An input would last no longer than a request, and so would a port.
+        let grants = Grants { sockets, stdin: Stdin::empty(), ..grants };
         let memory = memory::Meter::new(grants.memory_limit_bytes);
         // What cannot be granted shows now and not at the first request.
         Host::new(&grants, &memory)?;

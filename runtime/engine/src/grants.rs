@@ -44,7 +44,7 @@ pub struct Grants {
     pub cpu_limit_millis: Option<u32>,
     /// Where its HTTP requests go.
     pub outbound: Arc<dyn Outbound>,
-    /// Where its TCP sockets lead; none means that it has no TCP, as functions never have.
+    /// Where its sockets lead; none means that it has none. A function's are for going out only.
     pub sockets: Option<Arc<dyn Sockets>>,
     /// How long a function may work on one request, its body included.
     pub request_timeout: Duration,

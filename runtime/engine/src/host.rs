@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::p1::WasiP1Ctx;
-use wasmtime_wasi::sockets::WasiSocketsCtxView;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
@@ -14,7 +13,7 @@ use crate::hooks::Hooks;
 use crate::input::Input;
 use crate::memory;
 use crate::output::Output;
-use crate::sockets::{Ports, View};
+use crate::sockets::{Own, View};
 
 /// Beside a component.
 pub(crate) struct Host {
@@ -22,7 +21,7 @@ pub(crate) struct Host {
     http: WasiHttpCtx,
     hooks: Hooks,
     table: ResourceTable,
-    ports: Ports,
+    sockets: Own,
     pub memory: memory::Share,
 }
 
@@ -30,7 +29,7 @@ impl Host {
     pub(crate) fn new(grants: &Grants, memory: &Arc<memory::Meter>) -> Result<Self, StartError> {
         Ok(Self {
             wasi: wasi(grants)?.build(),
-            ports: Ports::new(grants.sockets.clone()),
+            sockets: Own::new(grants.sockets.clone()),
             http: WasiHttpCtx::new(),
             hooks: Hooks { outbound: grants.outbound.clone() },
             table: ResourceTable::new(),
@@ -40,9 +39,9 @@ impl Host {
 }
 
 impl Host {
-    /// Its sockets, with its own ports.
+    /// Its sockets.
     pub(crate) fn sockets(&mut self) -> View<'_> {
-        View { inner: WasiSocketsCtxView { ctx: self.wasi.sockets(), table: &mut self.table }, ports: &mut self.ports }
+        View { own: &mut self.sockets, table: &mut self.table, inner: self.wasi.sockets() }
     }
 }
 
@@ -78,10 +77,6 @@ fn wasi(grants: &Grants) -> Result<WasiCtxBuilder, StartError> {
         grants.environment.iter().map(|(name, value)| (name, value)).collect();
     for (name, value) in variables {
         wasi.env(name, value);
-    }
-    if grants.sockets.is_some() {
-        // Which addresses they may be is decided in `sockets`, before wasmtime sees them.
-        wasi.inherit_network().allow_tcp(true).allow_udp(false).allow_ip_name_lookup(false);
     }
     let is_terminal = grants.is_terminal;
     wasi.stdin(Input { stdin: grants.stdin.clone(), is_terminal })

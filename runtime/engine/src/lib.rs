@@ -30,6 +30,6 @@ pub use grants::{Body, BoxError, Grants, LogSink, NoOutbound, Outbound, Outbound
 pub use input::{Stdin, StdinWriter};
 pub use module::{Kind, Module};
 pub use process::{Exit, ExitReason, Process};
-pub use sockets::Sockets;
+pub use sockets::{Accepted, ByteStream, Datagram, Datagrams, Listener, ReadWrite, SocketFailure, Sockets};
 pub use stats::{Durations, Stats};
 pub use usage::Usage;

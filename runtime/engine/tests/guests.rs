@@ -1,6 +1,7 @@
 //! Real guests within their limits: the bundled examples, and a few modules in text.
 
-use std::collections::BTreeMap;
+mod network;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -11,11 +12,13 @@ use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use shoal_engine::{
-    Body, Engine, EngineConfig, ExitReason, Function, Grants, Kind, LoadError, LogSink, Module, Outbound,
+    Body, Datagram, Engine, EngineConfig, ExitReason, Function, Grants, Kind, LoadError, LogSink, Module, Outbound,
     OutboundError, Preopen, Reuse, Sockets,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use network::Pod;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -235,52 +238,129 @@ async fn a_function_reaches_only_what_its_embedder_lets_it() {
     }
 }
 
-/// Remembers where a guest's ports really are.
-#[derive(Default)]
-struct Harbour(Mutex<BTreeMap<u16, SocketAddr>>);
-
-impl Sockets for Harbour {
-    fn listening(&self, port: u16, address: SocketAddr) {
-        self.0.lock().expect("a lock").insert(port, address);
-    }
-
-    fn closed(&self, port: u16) {
-        self.0.lock().expect("a lock").remove(&port);
-    }
-
-    fn connect(&self, _address: SocketAddr) -> Option<SocketAddr> {
-        None
-    }
-}
-
 #[tokio::test]
-async fn a_process_listens_on_its_own_port_wherever_that_really_is() {
+async fn a_process_listens_on_its_own_port_and_closes_it_with_its_end() {
     let engine = engine();
-    let (printed, harbour) = (Arc::new(Printed::default()), Arc::new(Harbour::default()));
+    let printed = Arc::new(Printed::default());
     let mut grants = Grants::none(printed.clone());
     grants.environment = vec![("PORT".to_string(), "80".to_string()), ("PERIOD_MS".to_string(), "600000".to_string())];
     let module = example(&engine, "ticker").await;
-    grants.sockets = Some(harbour.clone());
+    let pods = [Pod::new("10.64.0.2"), Pod::new("10.64.0.3")];
     // Both have port 80.
-    let mut other = module.start(&grants).expect("it starts");
-    let address = eventually(|| harbour.0.lock().expect("a lock").remove(&80)).await;
-    let mut process = module.start(&grants).expect("it starts");
-    let second = eventually(|| harbour.0.lock().expect("a lock").get(&80).copied()).await;
-    assert_ne!(address, second);
-    for address in [address, second] {
-        let mut stream = TcpStream::connect(address).await.expect("it listens");
+    let mut processes = Vec::new();
+    for pod in &pods {
+        grants.sockets = Some(pod.clone());
+        processes.push(module.start(&grants).expect("it starts"));
+    }
+    for pod in &pods {
+        let mut stream = eventually(|| pod.open("10.64.0.9:1000", 80)).await;
         stream.write_all(b"GET / HTTP/1.1\r\nhost: ticker\r\n\r\n").await.expect("sent");
         let mut answer = String::new();
         tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("an answer").expect("a text");
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("1 tick\n"), "{answer}");
     }
     assert!(printed.text().contains("listens at 0.0.0.0:80\n"), "{}", printed.text());
-    for process in [&mut process, &mut other] {
+    for mut process in processes {
         process.kill();
         tokio::time::timeout(PATIENCE, process.wait()).await.expect("it ends");
     }
-    assert!(harbour.0.lock().expect("a lock").is_empty());
-    assert!(TcpStream::connect(second).await.is_err());
+    assert!(pods.iter().all(|pod| pod.open("10.64.0.9:1000", 80).is_none()));
+}
+
+#[tokio::test]
+async fn a_process_greets_first_and_hears_its_caller_out() {
+    let engine = engine();
+    let (printed, pod) = (Arc::new(Printed::default()), Pod::new("10.64.0.2"));
+    let mut grants = Grants::none(printed.clone());
+    grants.arguments = ["echo", "serve", "7"].map(str::to_string).into();
+    grants.sockets = Some(pod.clone());
+    let _process = example(&engine, "echo").await.start(&grants).expect("it starts");
+    let mut stream = eventually(|| pod.open("10.64.0.9:1000", 7)).await;
+    let heard = async {
+        let mut greeting = [0; 15];
+        stream.read_exact(&mut greeting).await.expect("a greeting");
+        assert_eq!(&greeting, b"echo of nobody\n");
+        // More than lies between them, so that both sides must wait for each other.
+        let said: Vec<u8> = (0..300_000u32).map(|n| n.to_le_bytes()[0]).collect();
+        let (mut read, mut write) = tokio::io::split(stream);
+        let saying = async {
+            write.write_all(&said).await.expect("it is taken");
+            write.shutdown().await.expect("an end");
+        };
+        let mut back = Vec::new();
+        let (_, read) = tokio::join!(saying, read.read_to_end(&mut back));
+        read.expect("an end");
+        assert!(back == said, "{} of {} came back", back.len(), said.len());
+    };
+    tokio::time::timeout(PATIENCE, heard).await.expect("it is heard in time");
+    assert!(printed.text().contains("connected from 10.64.0.9:1000\n"), "{}", printed.text());
+
+    // The same by datagrams.
+    let (sender, mut answers) = mpsc::unbounded_channel();
+    let socket: SocketAddr = "10.64.0.9:2000".parse().expect("an address");
+    pod.world.lock().expect("a lock").datagrams.insert(socket, sender);
+    let port = "10.64.0.2:7".parse().expect("an address");
+    pod.deliver(port, Datagram { from: socket, bytes: Bytes::from_static(b"hello") });
+    let answer = tokio::time::timeout(PATIENCE, answers.recv()).await.expect("in time").expect("an answer");
+    assert_eq!(answer, Datagram { from: port, bytes: Bytes::from_static(b"hello") });
+}
+
+#[tokio::test]
+async fn a_process_connects_by_name_and_sees_the_addresses_that_it_asked_for() {
+    let world = Arc::default();
+    let server = Pod::of(&world, "10.64.0.2");
+    let engine = engine();
+    let mut grants = Grants::none(Arc::new(Printed::default()));
+    grants.arguments = ["echo", "serve", "7"].map(str::to_string).into();
+    grants.sockets = Some(server.clone());
+    let _process = example(&engine, "echo").await.start(&grants).expect("it starts");
+    eventually(|| server.open("10.64.0.9:1000", 7)).await;
+    let ask = |arguments: &'static [&'static str]| {
+        let client = Pod::of(&world, "10.64.0.3");
+        async move { run("echo", arguments, |grants| grants.sockets = Some(client)).await }
+    };
+
+    let (exit, printed) = ask(&["ask", "server:7", "hello"]).await;
+    assert_eq!(exit.code, 0, "{printed}");
+    assert!(printed.starts_with("connected to 10.64.0.2:7 from 10.64.0.3:"), "{printed}");
+    assert!(printed.ends_with("\necho of nobody\nhello\n"), "{printed}");
+    let (exit, printed) = ask(&["ask-udp", "server:7", "hello"]).await;
+    assert_eq!((exit.code, printed.as_str()), (0, "10.64.0.2:7 answered hello\n"));
+    assert_eq!(ask(&["resolve", "server"]).await.1, "10.64.0.2\n");
+
+    for (arguments, expected) in [
+        (&["ask", "server:8", "hello"][..], "Connection refused"),
+        (&["ask", "192.0.2.1:80", "hello"], "Permission denied"),
+        (&["ask-udp", "192.0.2.1:80", "hello"], "Permission denied"),
+        (&["resolve", "nobody"], "echo: "),
+    ] {
+        let (exit, printed) = ask(arguments).await;
+        assert!(exit.code == 1 && printed.contains(expected), "{arguments:?}: {printed}");
+    }
+}
+
+#[tokio::test]
+async fn a_function_connects_and_each_request_is_told_when_it_may_not() {
+    let engine = engine();
+    let world = Arc::default();
+    let server = Pod::of(&world, "10.64.0.2");
+    let mut grants = Grants::none(Arc::new(Printed::default()));
+    grants.arguments = ["echo", "serve", "7"].map(str::to_string).into();
+    grants.sockets = Some(server.clone());
+    let _process = example(&engine, "echo").await.start(&grants).expect("it starts");
+    eventually(|| server.open("10.64.0.9:1000", 7)).await;
+    let teller = example(&engine, "teller").await;
+    for (echo, sockets, wanted) in [
+        ("server:7", true, "teller heard: echo of nobody\nx\n"),
+        ("192.0.2.1:7", true, "Permission denied"),
+        ("server:7", false, "could not talk"),
+    ] {
+        let mut grants = Grants::none(Arc::new(Printed::default()));
+        grants.environment = vec![("ECHO".to_string(), echo.to_string())];
+        grants.sockets = sockets.then(|| Pod::of(&world, "10.64.0.3") as Arc<dyn Sockets>);
+        let (_, body) = ask(&teller.function(grants).expect("a function"), "/x").await;
+        assert!(body.contains(wanted), "{body}");
+    }
 }
 
 #[tokio::test]

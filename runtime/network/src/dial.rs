@@ -1,31 +1,27 @@
-//! One HTTP/1.1 request over a TCP connection of its own: to a process of this node, or to the outside.
+//! One HTTP/1.1 request over a connection of its own: to a process of this node, or to the outside.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 
 use crate::body::{strip_hop_by_hop, to_origin_form};
+use crate::limits::LOCAL_CONNECT;
+use crate::ports::ProcessPort;
 use crate::{Body, BoxError, Refused};
 
-/// Opens a TCP connection, or gives the request back untouched.
-pub(crate) async fn call_port(
-    address: SocketAddr,
+/// Opens a connection to a process of this node, or gives the request back untouched.
+pub(crate) async fn call_process(
+    process: &ProcessPort,
+    from: SocketAddr,
+    to: SocketAddr,
     request: Request<Body>,
-    patience: Duration,
 ) -> Result<Result<Response<Body>, BoxError>, Refused> {
-    match tokio::time::timeout(patience, TcpStream::connect(address)).await {
-        Ok(Ok(stream)) => {
-            // Answers are small and waited for: do not hold the last segment back.
-            let _ = stream.set_nodelay(true);
-            Ok(send_http(stream, request).await)
-        }
-        Ok(Err(error)) => Err(Refused::new(request, format!("connecting to {address}: {error}"))),
-        Err(_) => Err(Refused::new(request, format!("connecting to {address}: no answer within {patience:?}"))),
+    match process.connect(from, to, LOCAL_CONNECT).await {
+        Ok(stream) => Ok(send_http(stream, request).await),
+        Err(reason) => Err(Refused::new(request, reason)),
     }
 }
 

@@ -10,21 +10,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use http::header::HeaderValue;
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use shoal_link::Pool;
 use shoal_link::http::RequestError;
+use shoal_link::{Connection, Pool};
 use thiserror::Error;
 
 use crate::body::{POD_ADDRESS, REFUSED, full, strip_hop_by_hop, text_response, to_origin_form};
-use crate::dial::call_port;
-use crate::limits::{ATTEMPTS, LOCAL_CONNECT, NODE_CONNECT, NODE_SUSPECT, REPLAYABLE_BODY_BYTES};
+use crate::datagrams::NodeQueues;
+use crate::dial::call_process;
+use crate::limits::{ATTEMPTS, NODE_CONNECT, NODE_SUSPECT, REPLAYABLE_BODY_BYTES};
 use crate::local::{LocalPods, LocalTarget, Refused};
-use crate::table::{Endpoint, ServiceName, ServicePort, Table};
+use crate::streams::Functions;
+use crate::table::{Endpoint, Protocol, ServiceName, ServicePort, Table};
 use crate::{Body, BoxError};
 
 /// Why a request reached nobody.
@@ -67,8 +69,14 @@ pub struct Network {
     table: ArcSwap<Table>,
     local: LocalPods,
     pool: Pool,
+    /// Whose turn it is to get a request.
     turn: AtomicUsize,
+    /// Whose turn it is to get a connection or an asker's datagrams.
+    connection_turn: AtomicUsize,
     suspects: Mutex<BTreeMap<String, Instant>>,
+    gateway: ArcSwapOption<IpAddr>,
+    pub(crate) functions: Functions,
+    pub(crate) node_queues: NodeQueues,
 }
 
 /// How one attempt ended without an answer.
@@ -86,13 +94,35 @@ impl Network {
             local: LocalPods::default(),
             pool,
             turn: AtomicUsize::new(0),
+            connection_turn: AtomicUsize::new(0),
             suspects: Mutex::default(),
+            gateway: ArcSwapOption::empty(),
+            functions: Functions::default(),
+            node_queues: NodeQueues::default(),
         })
     }
 
     /// Takes a new table; requests under way keep the one that they saw.
     pub fn set_table(&self, table: Table) {
+        self.functions.retain(|address| table.is_endpoint(address));
         self.table.store(Arc::new(table));
+    }
+
+    /// The node's own address in the pods' network, from which what comes from outside seems to come.
+    pub fn set_gateway(&self, address: IpAddr) {
+        let before = self.gateway.swap(Some(Arc::new(address)));
+        if before.as_deref() == Some(&address) {
+            return;
+        }
+        if let Some(before) = before {
+            self.local.remove(*before);
+        }
+        self.local.add(address);
+    }
+
+    /// The node's own address in the pods' network, once it has one.
+    pub fn gateway(&self) -> Option<IpAddr> {
+        self.gateway.load().as_deref().copied()
     }
 
     /// The table of this moment.
@@ -116,7 +146,8 @@ impl Network {
         request: Request<Body>,
     ) -> Result<Response<Body>, NetworkError> {
         let table = self.table.load();
-        let service_port = table.service_port(name, port).ok_or_else(|| NetworkError::NoPort(name.clone(), port))?;
+        let service_port =
+            table.service_port(name, Protocol::Tcp, port).ok_or_else(|| NetworkError::NoPort(name.clone(), port))?;
         let candidates = self.candidates(service_port);
         drop(table);
         self.call_one_of(candidates, request).await.unwrap_or_else(|| Err(NetworkError::NoEndpoint(name.clone())))
@@ -128,7 +159,8 @@ impl Network {
     /// [`NetworkError`]; [`NetworkError::response`] is what the client should see.
     pub async fn call_node_port(&self, node_port: u16, request: Request<Body>) -> Result<Response<Body>, NetworkError> {
         let table = self.table.load();
-        let (name, service_port) = table.service_of_node_port(node_port).ok_or(NetworkError::NoNodePort(node_port))?;
+        let found = table.service_of_node_port(Protocol::Tcp, node_port);
+        let (name, service_port) = found.ok_or(NetworkError::NoNodePort(node_port))?;
         let (name, candidates) = (name.clone(), self.candidates(service_port));
         drop(table);
         self.call_one_of(candidates, request).await.unwrap_or_else(|| Err(NetworkError::NoEndpoint(name)))
@@ -154,8 +186,8 @@ impl Network {
     ) -> Result<Response<Body>, Refused> {
         match self.local.target(address) {
             Some(LocalTarget::Function(function)) => function.call(request).await,
-            Some(LocalTarget::Port(port)) => {
-                let answer = call_port(port, request, LOCAL_CONNECT).await?;
+            Some(LocalTarget::Process(process)) => {
+                let answer = call_process(&process, self.own_address(), address, request).await?;
                 Ok(answer.unwrap_or_else(|error| NetworkError::Broken(error).response()))
             }
             None => Err(Refused::new(request, format!("nothing listens at {address}"))),
@@ -163,7 +195,16 @@ impl Network {
     }
 
     fn candidates(&self, port: &ServicePort) -> Vec<Endpoint> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        self.in_turn(port, &self.turn)
+    }
+
+    /// As for requests; they must not take each other's turns, or a request for each connection would always meet the same.
+    pub(crate) fn connection_candidates(&self, port: &ServicePort) -> Vec<Endpoint> {
+        self.in_turn(port, &self.connection_turn)
+    }
+
+    fn in_turn(&self, port: &ServicePort, turn: &AtomicUsize) -> Vec<Endpoint> {
+        let turn = turn.fetch_add(1, Ordering::Relaxed);
         let suspects = self.suspects();
         Table::candidates(port, turn, |endpoint| self.is_worse(endpoint, &suspects))
     }
@@ -212,10 +253,12 @@ impl Network {
     async fn send(&self, endpoint: &Endpoint, request: Request<Body>) -> Result<Response<Body>, Failure> {
         match self.local.target(endpoint.address) {
             Some(LocalTarget::Function(function)) => function.call(request).await.map_err(Failure::Untouched),
-            Some(LocalTarget::Port(port)) => match call_port(port, request, LOCAL_CONNECT).await {
-                Ok(answer) => answer.map_err(Failure::Broken),
-                Err(refused) => Err(Failure::Untouched(refused)),
-            },
+            Some(LocalTarget::Process(process)) => {
+                match call_process(&process, self.own_address(), endpoint.address, request).await {
+                    Ok(answer) => answer.map_err(Failure::Broken),
+                    Err(refused) => Err(Failure::Untouched(refused)),
+                }
+            }
             None => self.send_to_node(endpoint, request).await,
         }
     }
@@ -225,22 +268,9 @@ impl Network {
         if self.local.contains(endpoint.address.ip()) {
             return refuse(request, format!("nothing listens at {}", endpoint.address));
         }
-        let Some(link) = self.table.load().link_of(&endpoint.node).map(str::to_owned) else {
-            return refuse(
-                request,
-                format!("node {:?} of pod {} has no link address", endpoint.node, endpoint.address),
-            );
-        };
-        let connection = match tokio::time::timeout(NODE_CONNECT, self.pool.get(&link)).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => {
-                self.suspect(&endpoint.node);
-                return refuse(request, format!("node {}: {error}", endpoint.node));
-            }
-            Err(_) => {
-                self.suspect(&endpoint.node);
-                return refuse(request, format!("node {}: no connection within {NODE_CONNECT:?}", endpoint.node));
-            }
+        let connection = match self.node(endpoint).await {
+            Ok(connection) => connection,
+            Err(reason) => return refuse(request, reason),
         };
         to_origin_form(&mut request);
         let target = HeaderValue::from_str(&endpoint.address.to_string()).expect("an address is a header value");
@@ -263,8 +293,31 @@ impl Network {
         }
     }
 
+    /// The connection to an endpoint's node.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) async fn node(&self, endpoint: &Endpoint) -> Result<Connection, String> {
+        let node = &endpoint.node;
+        let Some(link) = self.table.load().link_of(node).map(str::to_owned) else {
+            return Err(format!("node {node:?} of pod {} has no link address", endpoint.address));
+        };
+        let reason = match tokio::time::timeout(NODE_CONNECT, self.pool.get(&link)).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => format!("node {node}: {error}"),
+            Err(_) => format!("node {node}: no connection within {NODE_CONNECT:?}"),
+        };
+        self.suspect(node);
+        Err(reason)
+    }
+
+    /// Where the node's own connections to processes come from.
+    fn own_address(&self) -> SocketAddr {
+        SocketAddr::new(self.gateway().unwrap_or(IpAddr::from([0, 0, 0, 0])), 0)
+    }
+
     /// Remembers that a node just failed.
-    fn suspect(&self, node: &str) {
+    pub(crate) fn suspect(&self, node: &str) {
         self.suspects.lock().unwrap_or_else(PoisonError::into_inner).insert(node.to_owned(), Instant::now());
     }
 

@@ -1,7 +1,8 @@
 //! What runs on this node: the pods' addresses and what answers at their ports.
 //!
 //! A pod that is asked to stop is marked first: the node's own requests then prefer other endpoints while requests that
-//! other nodes still send are answered until the function refuses them.
+//! other nodes still send are answered until the function refuses them. A process's connections and datagrams go through
+//! queues in memory: nobody else of this machine can reach them.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +13,7 @@ use futures_util::future::BoxFuture;
 use http::{Request, Response};
 
 use crate::Body;
+use crate::ports::{DatagramPort, DatagramQueue, ProcessPort, StreamPort};
 
 /// A request that came back untouched: it may be sent to another endpoint.
 pub struct Refused {
@@ -39,21 +41,25 @@ pub trait HttpTarget: Send + Sync + 'static {
 pub enum LocalTarget {
     /// A function, called without a socket.
     Function(Arc<dyn HttpTarget>),
-    /// A process that listens at this address of the machine.
-    Port(SocketAddr),
+    /// A process that takes connections.
+    Process(ProcessPort),
 }
 
 /// One pod of this node.
 #[derive(Clone, Default)]
 struct LocalPod {
     ports: BTreeMap<u16, LocalTarget>,
+    datagrams: BTreeMap<u16, DatagramQueue>,
     is_stopping: bool,
 }
 
-/// The pods of this node by address. Cheap to read, copied when it changes.
-#[derive(Default)]
+/// The ports that are given to those who do not say which.
+const EPHEMERAL: std::ops::RangeInclusive<u16> = 32_768..=60_999;
+
+/// The pods of this node by address. Cheap to read and to clone, copied when it changes.
+#[derive(Clone, Default)]
 pub struct LocalPods {
-    pods: ArcSwap<BTreeMap<IpAddr, LocalPod>>,
+    pods: Arc<ArcSwap<BTreeMap<IpAddr, LocalPod>>>,
 }
 
 impl LocalPods {
@@ -76,6 +82,62 @@ impl LocalPods {
         self.change(|pods| {
             if let Some(pod) = pods.get_mut(&address.ip()) {
                 pod.ports.remove(&address.port());
+            }
+        });
+    }
+
+    /// Takes the connections to a pod's port, as long as the answer lives; with `only_own`, those of the pod itself. None
+    /// if something listens there already.
+    pub fn listen_for_streams(&self, address: SocketAddr, only_own: bool) -> Option<StreamPort> {
+        let (port, target) = StreamPort::new(self.clone(), address, only_own);
+        let mut is_taken = false;
+        self.change(|pods| {
+            let ports = &mut pods.entry(address.ip()).or_default().ports;
+            is_taken = ports.contains_key(&address.port());
+            if !is_taken {
+                ports.insert(address.port(), LocalTarget::Process(target.clone()));
+            }
+        });
+        (!is_taken).then_some(port)
+    }
+
+    /// Takes the datagrams to a pod's port, as long as the answer lives; port 0 is any that is free. None if there is none.
+    pub fn bind(&self, address: SocketAddr) -> Option<DatagramPort> {
+        let (mut port, queue) = DatagramPort::new(self.clone(), address);
+        let mut bound = None;
+        self.change(|pods| {
+            let ports = &mut pods.entry(address.ip()).or_default().datagrams;
+            let wanted = match address.port() {
+                0 => EPHEMERAL.into_iter().find(|port| !ports.contains_key(port)),
+                port => Some(port).filter(|port| !ports.contains_key(port)),
+            };
+            bound = wanted;
+            if let Some(port) = wanted {
+                ports.insert(port, queue.clone());
+            }
+        });
+        port.address.set_port(bound?);
+        Some(port)
+    }
+
+    /// The process listens here no more, unless another one does meanwhile.
+    pub(crate) fn close_streams(&self, address: SocketAddr, own: &ProcessPort) {
+        self.change(|pods| {
+            if let Some(pod) = pods.get_mut(&address.ip())
+                && matches!(pod.ports.get(&address.port()), Some(LocalTarget::Process(port)) if port.is_same(own))
+            {
+                pod.ports.remove(&address.port());
+            }
+        });
+    }
+
+    /// As [`LocalPods::close_streams`].
+    pub(crate) fn unbind(&self, address: SocketAddr, own: &DatagramQueue) {
+        self.change(|pods| {
+            if let Some(pod) = pods.get_mut(&address.ip())
+                && pod.datagrams.get(&address.port()).is_some_and(|queue| queue.is_same(own))
+            {
+                pod.datagrams.remove(&address.port());
             }
         });
     }
@@ -111,11 +173,57 @@ impl LocalPods {
         self.pods.load().get(&address.ip())?.ports.get(&address.port()).cloned()
     }
 
-    fn change(&self, change: impl Fn(&mut BTreeMap<IpAddr, LocalPod>)) {
+    /// Who takes the datagrams to this address and port.
+    pub(crate) fn queue(&self, address: SocketAddr) -> Option<DatagramQueue> {
+        self.pods.load().get(&address.ip())?.datagrams.get(&address.port()).cloned()
+    }
+
+    fn change(&self, mut change: impl FnMut(&mut BTreeMap<IpAddr, LocalPod>)) {
         self.pods.rcu(|pods| {
             let mut pods = BTreeMap::clone(pods);
             change(&mut pods);
             pods
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_has_one_owner_and_is_free_when_that_goes() {
+        let pods = LocalPods::default();
+        let address: SocketAddr = "10.64.0.2:80".parse().expect("an address");
+        pods.add(address.ip());
+        let first = pods.listen_for_streams(address, false).expect("it is free");
+        assert!(pods.listen_for_streams(address, false).is_none());
+        drop(first);
+        assert!(pods.target(address).is_none());
+        assert!(pods.listen_for_streams(address, false).is_some());
+    }
+
+    #[test]
+    fn a_process_that_goes_late_leaves_its_successor_alone() {
+        let pods = LocalPods::default();
+        let address: SocketAddr = "10.64.0.2:80".parse().expect("an address");
+        let first = pods.listen_for_streams(address, false).expect("it is free");
+        pods.remove(address.ip());
+        let _second = pods.listen_for_streams(address, false).expect("it is free");
+        drop(first);
+        assert!(pods.target(address).is_some());
+    }
+
+    #[test]
+    fn who_names_no_port_gets_one_of_its_own() {
+        let pods = LocalPods::default();
+        let any: SocketAddr = "10.64.0.2:0".parse().expect("an address");
+        let (one, two) = (pods.bind(any).expect("a port"), pods.bind(any).expect("a port"));
+        assert_ne!(one.address(), two.address());
+        assert!(pods.bind(one.address()).is_none());
+        assert!(pods.queue(one.address()).is_some());
+        let freed = one.address();
+        drop(one);
+        assert!(pods.queue(freed).is_none());
     }
 }

@@ -1,14 +1,13 @@
 //! What a host name means to a pod, as the cluster's DNS would answer it.
 //!
 //! `name`, `name.namespace`, `name.namespace.svc` and `name.namespace.svc.cluster.local` mean a Service (Kubernetes,
-//! "DNS for Services and Pods"); an address means itself; everything else is outside. Pure.
+//! "DNS for Services and Pods"), with a pod's name and a dot before it one of its pods; an address means itself; everything
+//! else is outside. Pure. `resolve` is for those who ask for addresses.
 
 use std::net::IpAddr;
 
+use crate::resolve::{CLUSTER_DOMAIN, of_pod};
 use crate::table::{ServiceName, Table};
-
-/// The domain of the cluster's names.
-const CLUSTER_DOMAIN: &str = ".cluster.local";
 
 /// Where a host name leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +32,9 @@ pub fn destination(table: &Table, namespace: &str, host: &str) -> Destination {
     let in_domain = host.strip_suffix(CLUSTER_DOMAIN);
     let short = in_domain.unwrap_or(&host);
     let labels: Vec<&str> = short.split('.').collect();
+    if let Some(pod) = pod(table, namespace, &labels) {
+        return Destination::Pod(pod);
+    }
     let (name, must_exist) = match labels.as_slice() {
         [name] if in_domain.is_none() => (ServiceName::new(namespace, *name), false),
         [name, ns] if in_domain.is_none() => (ServiceName::new(*ns, *name), false),
@@ -49,6 +51,18 @@ pub fn destination(table: &Table, namespace: &str, host: &str) -> Destination {
     }
 }
 
+/// The pod of a headless Service that these labels name.
+fn pod(table: &Table, namespace: &str, labels: &[&str]) -> Option<IpAddr> {
+    let (pod, service) = match labels {
+        [pod, service] => (pod, ServiceName::new(namespace, *service)),
+        [pod, service, ns] | [pod, service, ns, "svc"] if *ns != "svc" => (pod, ServiceName::new(*ns, *service)),
+        _ => return None,
+    };
+    // A Service of that name goes first, as it does among the search domains.
+    let is_service = matches!(labels, [name, ns] if table.service(&ServiceName::new(*ns, *name)).is_some());
+    table.service(&service).filter(|_| !is_service).and_then(|service| of_pod(service, pod))
+}
+
 fn of_address(table: &Table, address: IpAddr) -> Destination {
     if let Some(name) = table.service_at(address) {
         return Destination::Service(name.clone());
@@ -59,11 +73,12 @@ fn of_address(table: &Table, address: IpAddr) -> Destination {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::{Endpoint, Service, ServicePort};
+    use crate::table::{Endpoint, Protocol, Service, ServicePort};
 
     fn table() -> Table {
         let port = ServicePort {
             name: None,
+            protocol: Protocol::Tcp,
             port: 80,
             node_port: None,
             endpoints: vec![Endpoint {
@@ -77,6 +92,8 @@ mod tests {
                 name: ServiceName::new("shop", "cart"),
                 addresses: vec!["10.96.0.7".parse().expect("ip")],
                 ports: vec![port],
+                members: vec![],
+                external_name: None,
             }],
             std::iter::empty(),
         )

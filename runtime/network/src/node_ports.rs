@@ -1,4 +1,7 @@
 //! The listeners that lead from the node's address into the network: one for each node port.
+//!
+//! A connection that comes to a process carries any protocol; one that comes to a function carries HTTP requests, each of
+//! which finds its own endpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -12,14 +15,16 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::Body;
 use crate::forward::Network;
-use crate::limits::{NODE_PORT_CONNECTIONS, NODE_PORT_HEADER_TIMEOUT};
+use crate::limits::{NODE_PORT_CONNECTIONS, NODE_PORT_HEADER_TIMEOUT, PIPE_BYTES};
+use crate::streams::Opened;
+use crate::table::Protocol;
+use crate::{Body, node_datagrams};
 
 /// A node port that could not be listened on.
 #[derive(Debug, Error)]
@@ -37,7 +42,7 @@ pub struct NodePorts {
     network: Arc<Network>,
     address: IpAddr,
     threads: Handle,
-    open: BTreeMap<u16, CancellationToken>,
+    open: BTreeMap<(Protocol, u16), CancellationToken>,
 }
 
 impl Drop for NodePorts {
@@ -57,7 +62,7 @@ impl NodePorts {
     /// Opens what is missing and closes what is no longer wanted; connections that are open end after their request.
     ///
     /// Returns the ports that could not be opened; the next call tries them again.
-    pub async fn keep(&mut self, wanted: &BTreeSet<u16>) -> Vec<BindError> {
+    pub async fn keep(&mut self, wanted: &BTreeSet<(Protocol, u16)>) -> Vec<BindError> {
         self.open.retain(|port, stop| {
             let keep = wanted.contains(port);
             if !keep {
@@ -67,8 +72,8 @@ impl NodePorts {
         });
         let mut failures = Vec::new();
         for port in wanted.iter().filter(|port| !self.open.contains_key(port)).copied().collect::<Vec<_>>() {
-            let address = SocketAddr::new(self.address, port);
-            match self.listen(address).await {
+            let address = SocketAddr::new(self.address, port.1);
+            match self.listen(port.0, address).await {
                 Ok(stop) => drop(self.open.insert(port, stop)),
                 Err(source) => failures.push(BindError { address, source }),
             }
@@ -77,13 +82,23 @@ impl NodePorts {
     }
 
     /// Listens at `address` until the answer is cancelled.
-    async fn listen(&self, address: SocketAddr) -> io::Result<CancellationToken> {
+    async fn listen(&self, protocol: Protocol, address: SocketAddr) -> io::Result<CancellationToken> {
+        let (network, stop) = (Arc::clone(&self.network), CancellationToken::new());
         // A socket belongs to the threads that made it.
-        let listener = self.threads.spawn(TcpListener::bind(address)).await.map_err(io::Error::other)??;
-        let stop = CancellationToken::new();
-        let task = serve(Arc::clone(&self.network), listener, address.port(), stop.clone());
-        let _threads = self.threads.enter();
-        shoal_link::tasks::spawn_connection("node port listener", task);
+        match protocol {
+            Protocol::Tcp => {
+                let listener = self.threads.spawn(TcpListener::bind(address)).await.map_err(io::Error::other)??;
+                let _threads = self.threads.enter();
+                let task = serve(network, listener, address.port(), stop.clone());
+                shoal_link::tasks::spawn_connection("node port listener", task);
+            }
+            Protocol::Udp => {
+                let socket = self.threads.spawn(UdpSocket::bind(address)).await.map_err(io::Error::other)??;
+                let _threads = self.threads.enter();
+                let task = node_datagrams::serve(network, socket, address.port(), stop.clone());
+                shoal_link::tasks::spawn_connection("node port listener", task);
+            }
+        }
         Ok(stop)
     }
 }
@@ -92,10 +107,10 @@ async fn serve(network: Arc<Network>, listener: TcpListener, port: u16, stop: Ca
     let permits = Arc::new(Semaphore::new(NODE_PORT_CONNECTIONS));
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(port, %error, "accepting a node port connection failed");
                     // Out of descriptors: give the connections that are open a moment to end.
@@ -107,13 +122,22 @@ async fn serve(network: Arc<Network>, listener: TcpListener, port: u16, stop: Ca
         let (network, stop) = (Arc::clone(&network), stop.clone());
         shoal_link::tasks::spawn_connection("node port connection", async move {
             let _permit = permit;
-            serve_connection(network, stream, port, stop).await;
+            let _ = stream.set_nodelay(true);
+            match network.open_node_port(port, peer).await {
+                Ok(Opened::Function) => serve_requests(network, stream, port, stop).await,
+                Ok(Opened::Stream(mut pod)) => {
+                    let mut stream = stream;
+                    // Either side may break it off; the other hears of it when its half is dropped.
+                    let _ =
+                        tokio::io::copy_bidirectional_with_sizes(&mut stream, &mut pod, PIPE_BYTES, PIPE_BYTES).await;
+                }
+                Err(error) => tracing::debug!(port, %error, "a node port connection found nobody"),
+            }
         });
     }
 }
 
-async fn serve_connection(network: Arc<Network>, stream: TcpStream, port: u16, stop: CancellationToken) {
-    let _ = stream.set_nodelay(true);
+async fn serve_requests(network: Arc<Network>, stream: TcpStream, port: u16, stop: CancellationToken) {
     let service = service_fn(move |request: Request<Incoming>| {
         let network = Arc::clone(&network);
         async move { Ok::<_, std::convert::Infallible>(answer(&network, port, request).await) }

@@ -1,4 +1,4 @@
-//! Requests of other nodes for the pods of this one.
+//! Requests, connections and datagrams of other nodes for the pods of this one.
 //!
 //! The caller is who its certificate says: only nodes and servers of the cluster are served. A request names the pod
 //! address that it is for; what cannot be taken is refused with a mark, so that the caller may try another endpoint.
@@ -28,15 +28,18 @@ pub async fn serve_peer(network: Arc<Network>, connection: Connection) {
     }
     let permits = Arc::new(Semaphore::new(PEER_STREAMS));
     while let Ok((kind, stream)) = connection.accept().await {
-        if kind != StreamKind::HTTP {
+        if ![StreamKind::HTTP, StreamKind::TCP, StreamKind::DATAGRAMS].contains(&kind) {
             continue;
         }
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { break };
         let network = Arc::clone(&network);
         shoal_link::tasks::spawn_connection("peer request", async move {
             let _permit = permit;
-            let serve = shoal_link::http::serve(stream, move |request| answer(Arc::clone(&network), request));
-            let _ = serve.await;
+            match kind {
+                StreamKind::TCP => network.take_stream(stream).await,
+                StreamKind::DATAGRAMS => network.take_datagrams(stream).await,
+                _ => shoal_link::http::serve(stream, move |request| answer(Arc::clone(&network), request)).await,
+            }
         });
     }
 }

@@ -39,17 +39,39 @@ pub struct Endpoint {
     pub ready: bool,
 }
 
+/// What a port speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// Connections.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
 /// One port of a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServicePort {
     /// Its name, if it bears one.
     pub name: Option<String>,
+    /// What it speaks.
+    pub protocol: Protocol,
     /// The port of the cluster address.
     pub port: u16,
     /// The port on every node, for NodePort and LoadBalancer.
     pub node_port: Option<u16>,
     /// Where its requests go, in any order.
     pub endpoints: Vec<Endpoint>,
+}
+
+/// A pod behind a Service, for those who ask for names.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Member {
+    /// The pod's address.
+    pub address: IpAddr,
+    /// The name that the pod has within the Service, if it has one.
+    pub hostname: Option<String>,
+    /// Whether it is ready.
+    pub ready: bool,
 }
 
 /// A Service as the network sees it.
@@ -61,6 +83,21 @@ pub struct Service {
     pub addresses: Vec<IpAddr>,
     /// Its ports.
     pub ports: Vec<ServicePort>,
+    /// Its pods, whatever its ports.
+    pub members: Vec<Member>,
+    /// The name outside the cluster that it stands for.
+    pub external_name: Option<String>,
+}
+
+/// The addresses that one node gives to its pods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeNetwork {
+    /// The node.
+    pub node: String,
+    /// The first address.
+    pub first: IpAddr,
+    /// The last one.
+    pub last: IpAddr,
 }
 
 /// Everything that the network knows of the cluster.
@@ -68,9 +105,14 @@ pub struct Service {
 pub struct Table {
     services: BTreeMap<ServiceName, Service>,
     by_address: BTreeMap<IpAddr, ServiceName>,
-    by_node_port: BTreeMap<u16, (ServiceName, usize)>,
+    by_node_port: BTreeMap<(Protocol, u16), (ServiceName, usize)>,
     pods: BTreeMap<IpAddr, String>,
+    endpoints: BTreeSet<SocketAddr>,
+    /// The namespaces whose Services have this address among their pods.
+    pod_namespaces: BTreeSet<(IpAddr, String)>,
     node_links: BTreeMap<String, String>,
+    /// By the last address of each.
+    networks: BTreeMap<IpAddr, NodeNetwork>,
 }
 
 impl Table {
@@ -86,10 +128,18 @@ impl Table {
                 port.endpoints.dedup();
                 for endpoint in &port.endpoints {
                     table.pods.insert(endpoint.address.ip(), endpoint.node.clone());
+                    table.endpoints.insert(endpoint.address);
+                    table.pod_namespaces.insert((endpoint.address.ip(), service.name.namespace.clone()));
                 }
                 if let Some(node_port) = port.node_port {
-                    table.by_node_port.entry(node_port).or_insert_with(|| (service.name.clone(), index));
+                    let key = (port.protocol, node_port);
+                    table.by_node_port.entry(key).or_insert_with(|| (service.name.clone(), index));
                 }
+            }
+            service.members.sort();
+            service.members.dedup();
+            for member in &service.members {
+                table.pod_namespaces.insert((member.address, service.name.namespace.clone()));
             }
             for address in &service.addresses {
                 table.by_address.entry(*address).or_insert_with(|| service.name.clone());
@@ -97,6 +147,13 @@ impl Table {
             table.services.insert(service.name.clone(), service);
         }
         table
+    }
+
+    /// Adds which addresses are of which node's pods, so that a pod is found that no Service has.
+    #[must_use]
+    pub fn with_networks(mut self, networks: impl IntoIterator<Item = NodeNetwork>) -> Table {
+        self.networks.extend(networks.into_iter().map(|network| (network.last, network)));
+        self
     }
 
     /// The Service of that name.
@@ -110,33 +167,50 @@ impl Table {
     }
 
     /// The Service port behind a node port.
-    pub fn service_of_node_port(&self, node_port: u16) -> Option<(&ServiceName, &ServicePort)> {
-        let (name, index) = self.by_node_port.get(&node_port)?;
+    pub fn service_of_node_port(&self, protocol: Protocol, node_port: u16) -> Option<(&ServiceName, &ServicePort)> {
+        let (name, index) = self.by_node_port.get(&(protocol, node_port))?;
         Some((name, self.services.get(name)?.ports.get(*index)?))
     }
 
     /// A Service's port by its number; a Service without a cluster address is also found by its endpoints' port.
-    pub fn service_port(&self, name: &ServiceName, port: u16) -> Option<&ServicePort> {
+    pub fn service_port(&self, name: &ServiceName, protocol: Protocol, port: u16) -> Option<&ServicePort> {
         let service = self.services.get(name)?;
-        service.ports.iter().find(|p| p.port == port).or_else(|| {
+        let mut ports = service.ports.iter().filter(|p| p.protocol == protocol);
+        ports.clone().find(|p| p.port == port).or_else(|| {
             let is_headless = service.addresses.is_empty();
-            service.ports.iter().find(|p| is_headless && p.endpoints.iter().any(|e| e.address.port() == port))
+            ports.find(|p| is_headless && p.endpoints.iter().any(|e| e.address.port() == port))
         })
     }
 
     /// Every node port that some Service has.
-    pub fn node_ports(&self) -> BTreeSet<u16> {
+    pub fn node_ports(&self) -> BTreeSet<(Protocol, u16)> {
         self.by_node_port.keys().copied().collect()
     }
 
-    /// Whether an endpoint has this address.
+    /// Whether an endpoint, or a pod of some node, has this address.
     pub fn is_pod(&self, address: IpAddr) -> bool {
-        self.pods.contains_key(&address)
+        self.pods.contains_key(&address) || self.network_of(address).is_some()
     }
 
-    /// The node of the pod with this address, as far as an endpoint told.
+    /// Whether some Service has this pod's port for an endpoint.
+    pub(crate) fn is_endpoint(&self, address: SocketAddr) -> bool {
+        self.endpoints.contains(&address)
+    }
+
+    /// Whether a Service of this namespace has the address among its pods.
+    pub fn is_pod_of(&self, namespace: &str, address: IpAddr) -> bool {
+        self.pod_namespaces.contains(&(address, namespace.to_owned()))
+    }
+
+    /// The node of the pod with this address: as an endpoint told, else the one whose range it is in.
     pub fn node_of(&self, address: IpAddr) -> Option<&str> {
-        self.pods.get(&address).map(String::as_str)
+        let told = self.pods.get(&address).map(String::as_str).filter(|node| !node.is_empty());
+        told.or_else(|| self.network_of(address).map(|network| network.node.as_str()))
+    }
+
+    fn network_of(&self, address: IpAddr) -> Option<&NodeNetwork> {
+        let (_, network) = self.networks.range(address..).next()?;
+        Some(network).filter(|network| network.first <= address)
     }
 
     /// The address of a node's QUIC endpoint.
@@ -171,7 +245,7 @@ mod tests {
     }
 
     fn port(endpoints: Vec<Endpoint>) -> ServicePort {
-        ServicePort { name: None, port: 80, node_port: Some(30_080), endpoints }
+        ServicePort { name: None, protocol: Protocol::Tcp, port: 80, node_port: Some(30_080), endpoints }
     }
 
     proptest! {
@@ -201,13 +275,15 @@ mod tests {
             name: ServiceName::new("default", name),
             addresses: vec!["10.96.0.9".parse().expect("ip")],
             ports: vec![port(endpoints)],
+            members: vec![],
+            external_name: None,
         };
         let (a, b) = (service("a", vec![endpoint(1, true), endpoint(2, true)]), service("b", vec![]));
         let a2 = service("a", vec![endpoint(2, true), endpoint(1, true)]);
         let one = Table::new(vec![a, b.clone()], []);
         let two = Table::new(vec![b, a2], []);
         assert_eq!(one.services, two.services);
-        assert_eq!(one.service_of_node_port(30_080), two.service_of_node_port(30_080));
+        assert_eq!(one.service_of_node_port(Protocol::Tcp, 30_080), two.service_of_node_port(Protocol::Tcp, 30_080));
         assert_eq!(one.service_at("10.96.0.9".parse().expect("ip")), Some(&ServiceName::new("default", "a")));
     }
 
@@ -220,9 +296,28 @@ mod tests {
         }]);
         one.node_port = None;
         let name = ServiceName::new("default", "db");
-        let table = Table::new(vec![Service { name: name.clone(), addresses: vec![], ports: vec![one] }], []);
-        assert!(table.service_port(&name, 8080).is_some());
-        assert!(table.service_port(&name, 80).is_some());
-        assert!(table.service_port(&name, 81).is_none());
+        let service =
+            Service { name: name.clone(), addresses: vec![], ports: vec![one], members: vec![], external_name: None };
+        let table = Table::new(vec![service], []);
+        assert!(table.service_port(&name, Protocol::Tcp, 8080).is_some());
+        assert!(table.service_port(&name, Protocol::Tcp, 80).is_some());
+        assert!(table.service_port(&name, Protocol::Tcp, 81).is_none());
+        assert!(table.service_port(&name, Protocol::Udp, 80).is_none());
+        let address = "10.64.0.1".parse().expect("ip");
+        assert!(table.is_pod_of("default", address) && !table.is_pod_of("other", address));
+    }
+
+    #[test]
+    fn a_pod_of_no_service_is_found_by_its_node_s_range() {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("ip");
+        let network = |node: &str, first, last| NodeNetwork { node: node.into(), first: ip(first), last: ip(last) };
+        let table = Table::new(vec![], [])
+            .with_networks([network("w1", "10.64.0.0", "10.64.0.255"), network("w2", "10.64.2.0", "10.64.2.255")]);
+        assert_eq!(table.node_of(ip("10.64.0.7")), Some("w1"));
+        assert_eq!(table.node_of(ip("10.64.2.255")), Some("w2"));
+        assert!(table.is_pod(ip("10.64.2.0")));
+        for outside in ["10.63.255.255", "10.64.1.7", "10.64.3.0", "::1"] {
+            assert_eq!(table.node_of(ip(outside)), None, "{outside}");
+        }
     }
 }

@@ -37,7 +37,9 @@ pub async fn port_forward(
     let name = spec::name(pod);
     let refused = |why: String| (StatusCode::BAD_GATEWAY, "InternalError", format!("pod {name:?}, port {port}: {why}"));
     let address = context.address(spec::uid(pod)).ok_or_else(|| refused("the pod is not running".to_owned()))?;
-    let connection = context.network.local().connect(SocketAddr::new(address, port)).await;
+    // As the pod itself, so that what listens for its own pod only is reached too.
+    let from = SocketAddr::new(address, 0);
+    let connection = context.network.connect_pod(from, SocketAddr::new(address, port)).await;
     let connection = connection.map_err(|error| refused(error.to_string()))?;
     let (sender, response) = answer();
     spawn_connection("port forward", async move {

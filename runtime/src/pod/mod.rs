@@ -11,6 +11,7 @@ pub mod environment;
 pub mod expand;
 pub mod fields;
 pub mod host_paths;
+pub mod names;
 pub mod observed;
 pub mod probe;
 pub mod references;

@@ -103,6 +103,14 @@ pub fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
 }
 
+/// The name that the pod calls itself by.
+pub fn hostname(pod: &Pod) -> &str {
+    let given = pod.spec.as_ref().and_then(|spec| spec.hostname.as_deref()).filter(|hostname| !hostname.is_empty());
+    let whole = given.unwrap_or_else(|| name(pod));
+    // As the kubelet cuts it: a label of DNS, without what may not end one.
+    whole.get(..63).map_or(whole, |cut| cut.trim_end_matches(['-', '.']))
+}
+
 /// Whether the pod is asked to go.
 pub fn is_deleted(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()

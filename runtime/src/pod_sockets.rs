@@ -1,0 +1,281 @@
+//! A pod's sockets: what its guests listen at, connect to and look up, by the pods' network and the pod's policy.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use futures_util::future::BoxFuture;
+use shoal_engine::{Accepted, ByteStream, Datagrams, Listener, SocketFailure, Sockets};
+use shoal_network::{Lookup, NetworkError, StreamPort, lookups};
+use tokio::net::TcpStream;
+
+use crate::limits::{OUTSIDE_CONNECT, OUTSIDE_NAMES};
+use crate::outbound::PodOutbound;
+use crate::pod_datagrams::PodDatagrams;
+use crate::reach::{Asker, Learned, Reach, reach};
+
+/// The sockets of one container. Cheap to clone.
+#[derive(Clone)]
+pub struct PodSockets {
+    outbound: Arc<PodOutbound>,
+    address: IpAddr,
+    learned: Arc<Mutex<Learned>>,
+}
+
+impl PodSockets {
+    /// Those of a container of the pod with this address.
+    pub fn new(outbound: Arc<PodOutbound>, address: IpAddr) -> PodSockets {
+        PodSockets { outbound, address, learned: Arc::default() }
+    }
+
+    /// What the container may reach, and how.
+    pub fn outbound(&self) -> &Arc<PodOutbound> {
+        &self.outbound
+    }
+
+    /// Where a socket leads; none is denied.
+    pub fn reach(&self, scheme: &str, to: SocketAddr) -> Option<Reach> {
+        let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        let asker = Asker {
+            address: self.address,
+            namespace: &self.outbound.namespace,
+            allowed: &self.outbound.allowed,
+            learned: &learned,
+        };
+        reach(&self.outbound.network.table(), &asker, scheme, to)
+    }
+
+    fn learn(&self, name: &str, addresses: &[IpAddr]) {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner).learn(name, addresses);
+    }
+
+    async fn open(self, from: u16, to: SocketAddr) -> Result<ByteStream, SocketFailure> {
+        let from = SocketAddr::new(self.address, from);
+        let network = &self.outbound.network;
+        match self.reach("tcp", to).ok_or(SocketFailure::Denied)? {
+            Reach::Service(name) => {
+                let stream = network.connect_service(&name, to.port(), from).await;
+                stream.map(|stream| Box::new(stream) as ByteStream).map_err(|error| failure(&error))
+            }
+            Reach::Pod => {
+                let stream = network.connect_pod(from, to).await;
+                stream.map(|stream| Box::new(stream) as ByteStream).map_err(|error| failure(&error))
+            }
+            Reach::Outside => {
+                let connected = tokio::time::timeout(OUTSIDE_CONNECT, TcpStream::connect(to)).await;
+                let stream = connected.map_err(|_| SocketFailure::Timeout)?.map_err(|error| of_system(&error))?;
+                // What is small is waited for: do not hold the last segment back.
+                let _ = stream.set_nodelay(true);
+                Ok(Box::new(stream))
+            }
+        }
+    }
+
+    async fn find(self, name: String) -> Result<Vec<IpAddr>, SocketFailure> {
+        let table = self.outbound.network.table();
+        let mut outcome = SocketFailure::NameUnknown;
+        for lookup in lookups(&table, &self.outbound.names, &name) {
+            match lookup {
+                Lookup::Found(addresses) => {
+                    self.learn(&name, &addresses);
+                    return Ok(addresses);
+                }
+                Lookup::Ask(host) if self.outbound.allowed.name(&host) => match ask_system(&host).await {
+                    Ok(mut addresses) => {
+                        // Nobody outside may say that a name which is allowed is a place within.
+                        addresses.retain(|ip| table.service_at(*ip).is_none() && !table.is_pod(*ip));
+                        if !addresses.is_empty() {
+                            self.learn(&host, &addresses);
+                            return Ok(addresses);
+                        }
+                    }
+                    Err(failure) => outcome = failure,
+                },
+                // A name of one label is a Service's or nobody's.
+                Lookup::Ask(host) if host.contains('.') && outcome == SocketFailure::NameUnknown => {
+                    outcome = SocketFailure::Denied;
+                }
+                Lookup::Ask(_) => {}
+            }
+        }
+        Err(outcome)
+    }
+}
+
+impl Sockets for PodSockets {
+    fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    fn listen(&self, port: u16, only_own: bool) -> Result<Box<dyn Listener>, SocketFailure> {
+        let address = SocketAddr::new(self.address, port);
+        let port = self.outbound.network.local().listen_for_streams(address, only_own);
+        Ok(Box::new(Listening(port.ok_or(SocketFailure::PortTaken)?)))
+    }
+
+    fn connect(&self, from: u16, to: SocketAddr) -> BoxFuture<'static, Result<ByteStream, SocketFailure>> {
+        Box::pin(self.clone().open(from, to))
+    }
+
+    fn bind(&self, port: u16) -> Result<Box<dyn Datagrams>, SocketFailure> {
+        let port = self.outbound.network.local().bind(SocketAddr::new(self.address, port));
+        Ok(Box::new(PodDatagrams::new(self.clone(), port.ok_or(SocketFailure::PortTaken)?)))
+    }
+
+    fn look_up(&self, name: String) -> BoxFuture<'static, Result<Vec<IpAddr>, SocketFailure>> {
+        Box::pin(self.clone().find(name))
+    }
+}
+
+struct Listening(StreamPort);
+
+impl Listener for Listening {
+    fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<Option<Accepted>> {
+        let accepted = self.0.poll_accept(context);
+        accepted.map(|incoming| incoming.map(|i| Accepted { stream: Box::new(i.stream), from: i.from }))
+    }
+}
+
+fn failure(error: &NetworkError) -> SocketFailure {
+    tracing::debug!(%error, "a pod's connection found nobody");
+    SocketFailure::Refused
+}
+
+/// What the system said of a socket to the outside.
+pub fn of_system(error: &std::io::Error) -> SocketFailure {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => SocketFailure::Refused,
+        std::io::ErrorKind::TimedOut => SocketFailure::Timeout,
+        std::io::ErrorKind::PermissionDenied => SocketFailure::Denied,
+        _ => SocketFailure::Unreachable,
+    }
+}
+
+/// Asks the system's resolver. It does not say whether a name is not there or nobody could be asked.
+async fn ask_system(host: &str) -> Result<Vec<IpAddr>, SocketFailure> {
+    let found = tokio::time::timeout(OUTSIDE_NAMES, tokio::net::lookup_host((host, 0))).await;
+    let found = found.map_err(|_| SocketFailure::NoResolver)?.map_err(|_| SocketFailure::NameUnknown)?;
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for address in found {
+        if !addresses.contains(&address.ip()) {
+            addresses.push(address.ip());
+        }
+    }
+    Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use shoal_network::{Endpoint, Network, PodNames, Protocol, Service, ServiceName, ServicePort, Table};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::outbound::Outside;
+    use crate::outbound_policy::AllowedHosts;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().expect("an address")
+    }
+
+    fn pod(network: &Arc<Network>, own: &str, allowed: &str) -> PodSockets {
+        let own = address(own).ip();
+        network.local().add(own);
+        let outbound = PodOutbound {
+            namespace: "shop".to_owned(),
+            allowed: AllowedHosts::parse(allowed),
+            network: Arc::clone(network),
+            outside: Outside::default(),
+            names: PodNames { search: vec!["shop.svc.cluster.local".to_owned()], ndots: 5, hosts: Vec::new() },
+        };
+        PodSockets::new(Arc::new(outbound), own)
+    }
+
+    /// A Service at 10.96.0.7 whose ports, of both protocols, lead to 10.64.0.2:5300.
+    fn table() -> Table {
+        let endpoint = Endpoint { address: address("10.64.0.2:5300"), node: "w1".to_owned(), ready: true };
+        let port = |protocol| ServicePort {
+            name: None,
+            protocol,
+            port: 53,
+            node_port: None,
+            endpoints: vec![endpoint.clone()],
+        };
+        let service = Service {
+            name: ServiceName::new("shop", "names"),
+            addresses: vec![address("10.96.0.7:0").ip()],
+            ports: vec![port(Protocol::Tcp), port(Protocol::Udp)],
+            members: Vec::new(),
+            external_name: None,
+        };
+        Table::new(vec![service], [])
+    }
+
+    async fn receive(port: &dyn Datagrams) -> (SocketAddr, Bytes) {
+        let datagram = std::future::poll_fn(|context| port.poll_receive(context)).await;
+        (datagram.from, datagram.bytes)
+    }
+
+    #[tokio::test]
+    async fn a_service_is_found_connected_to_and_answers_under_its_own_address() {
+        let network = crate::test_network::network();
+        network.set_table(table());
+        let (server, client) = (pod(&network, "10.64.0.2:0", ""), pod(&network, "10.64.0.3:0", ""));
+        let service = address("10.96.0.7:53");
+        assert_eq!(client.look_up("names".to_owned()).await, Ok(vec![service.ip()]));
+        assert_eq!(client.look_up("nobody".to_owned()).await, Err(SocketFailure::NameUnknown));
+
+        assert_eq!(client.connect(40_000, service).await.err(), Some(SocketFailure::Refused));
+        let mut listener = server.listen(5_300, false).expect("a port");
+        assert_eq!(server.listen(5_300, false).err(), Some(SocketFailure::PortTaken));
+        let mut stream = client.connect(40_000, service).await.expect("it listens");
+        let accepted = std::future::poll_fn(|context| listener.poll_accept(context)).await.expect("a connection");
+        assert_eq!(accepted.from, address("10.64.0.3:40000"));
+        stream.write_all(b"hello").await.expect("it is open");
+        drop(stream);
+        let (mut heard, mut stream) = (String::new(), accepted.stream);
+        stream.read_to_string(&mut heard).await.expect("an end");
+        assert_eq!(heard, "hello");
+
+        let (asked, asking) = (server.bind(5_300).expect("a port"), client.bind(0).expect("a port"));
+        asking.send(service, Bytes::from_static(b"who?")).expect("it may");
+        let (from, bytes) = receive(asked.as_ref()).await;
+        assert_eq!((from, &bytes[..]), (SocketAddr::new(client.address(), asking.port()), &b"who?"[..]));
+        asked.send(from, Bytes::from_static(b"I")).expect("it was asked");
+        assert_eq!(receive(asking.as_ref()).await, (service, Bytes::from_static(b"I")));
+    }
+
+    #[tokio::test]
+    async fn the_outside_is_reached_where_the_annotation_names_it() {
+        let network = crate::test_network::network();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let outside = listener.local_addr().expect("an address");
+        let socket = tokio::net::UdpSocket::bind(outside).await.expect("a socket");
+        let denied = pod(&network, "10.64.0.2:0", "example.com https://127.0.0.1");
+        assert_eq!(denied.connect(40_000, outside).await.err(), Some(SocketFailure::Denied));
+        let port = denied.bind(0).expect("a port");
+        assert_eq!(port.send(outside, Bytes::new()), Err(SocketFailure::Denied));
+        assert_eq!(denied.look_up("www.example.net".to_owned()).await, Err(SocketFailure::Denied));
+
+        let allowed = pod(&network, "10.64.0.3:0", &format!("127.0.0.1:{}", outside.port()));
+        let mut stream = allowed.connect(40_000, outside).await.expect("it listens");
+        let (mut accepted, _) = listener.accept().await.expect("a connection");
+        stream.write_all(b"hello").await.expect("it is open");
+        stream.shutdown().await.expect("an end");
+        let mut heard = String::new();
+        accepted.read_to_string(&mut heard).await.expect("an end");
+        assert_eq!(heard, "hello");
+
+        let port = allowed.bind(0).expect("a port");
+        port.send(outside, Bytes::from_static(b"who?")).expect("it may");
+        let mut buffer = [0; 16];
+        let (length, from) = socket.recv_from(&mut buffer).await.expect("a datagram");
+        assert_eq!(&buffer[..length], b"who?");
+        // Nobody else is let in.
+        let stranger = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+        let own = SocketAddr::new(address("127.0.0.1:0").ip(), from.port());
+        stranger.send_to(b"let me in", own).await.expect("it is sent");
+        socket.send_to(b"I", own).await.expect("it is sent");
+        assert_eq!(receive(port.as_ref()).await, (outside, Bytes::from_static(b"I")));
+    }
+}

@@ -1,0 +1,134 @@
+//! Processes that talk by TCP and UDP: to each other by name from worker to worker, and with the world through node ports.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use anyhow::ensure;
+use shoal_tests::{Cluster, Tool, eventually};
+
+use crate::examples::{PATIENCE, WORKERS, example};
+
+const FAR: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: far, labels: {app: far}}
+spec:
+  nodeName: worker-2
+  hostname: far-0
+  subdomain: crowd
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: echo
+      image: echo:1
+      args: [serve, "7"]
+      env: [{name: POD_NAME, value: far}]
+      ports: [{name: echo, containerPort: 7}, {name: echo-udp, containerPort: 7, protocol: UDP}]
+      readinessProbe: {tcpSocket: {port: echo}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: far}
+spec:
+  type: NodePort
+  selector: {app: far}
+  ports:
+    - {name: echo, port: 70, targetPort: echo, nodePort: 30107}
+    - {name: echo-udp, port: 70, targetPort: echo-udp, protocol: UDP, nodePort: 30107}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: crowd}
+spec: {clusterIP: None, selector: {app: far}, ports: [{port: 7}]}
+"#;
+
+/// A pod on worker 1 that asks and ends. The worker hears of Services and endpoints a little later than kubectl does: one that
+/// asks too early asks again, unless it is to fail.
+fn asker(name: &str, namespace: &str, arguments: &str) -> String {
+    let policy = if namespace == "default" { "OnFailure" } else { "Never" };
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}, labels: {{app: asker}}}}\nspec:\n  \
+         nodeName: worker-1\n  restartPolicy: {policy}\n  containers: [{{name: echo, image: 'echo:1', args: {arguments}}}]\n---\n"
+    )
+}
+
+fn said(kubectl: &Tool, pod: &str, namespace: &str, phase: &str) -> anyhow::Result<String> {
+    let phase = format!("--for=jsonpath={{.status.phase}}={phase}");
+    kubectl.ok(&["wait", &phase, &format!("pod/{pod}"), "-n", namespace, "--timeout=60s"])?;
+    kubectl.ok(&["logs", pod, "-n", namespace])
+}
+
+pub fn processes_talk_by_name_from_worker_to_worker(cluster: &mut Cluster) -> anyhow::Result<()> {
+    cluster.shoal(&["push", &example("echo", "echo.wasm").to_string_lossy(), "echo:1"])?;
+    let kubectl = &cluster.kubectl;
+    kubectl.ok_with(&["apply", "-f", "-"], FAR)?;
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/far", "--timeout=60s"])?;
+    for service in ["far", "crowd"] {
+        eventually("the pod is an endpoint", PATIENCE, || {
+            let path = "jsonpath={.subsets[*].addresses[*].targetRef.name}";
+            ensure!(kubectl.ok(&["get", "endpoints", service, "-o", path])? == "far", "{service} has no endpoint");
+            Ok(())
+        })?;
+    }
+    let cluster_ip = kubectl.ok(&["get", "service", "far", "-o", "jsonpath={.spec.clusterIP}"])?;
+    let pod_ip = kubectl.ok(&["get", "pod", "far", "-o", "jsonpath={.status.podIP}"])?;
+    let askers = asker("by-tcp", "default", "[ask, 'far:70', hello]")
+        + &asker("by-udp", "default", "[ask-udp, 'far.default.svc:70', hello]")
+        + &asker("by-hostname", "default", "[ask, 'far-0.crowd:7', hello]")
+        + &asker("by-resolve", "default", "[resolve, crowd.default.svc.cluster.local]")
+        + "apiVersion: v1\nkind: Namespace\nmetadata: {name: strangers}\n---\n"
+        + &asker("stranger", "strangers", "[ask, 'far.default:70', hello]")
+        + &asker("outsider", "strangers", "[resolve, www.example.com]");
+    kubectl.ok_with(&["apply", "-f", "-"], &askers)?;
+    let by_tcp = said(kubectl, "by-tcp", "default", "Succeeded")?;
+    ensure!(by_tcp.contains(&format!("connected to {cluster_ip}:70 from 10.")), "{by_tcp}");
+    ensure!(by_tcp.contains("echo of far\nhello\n"), "{by_tcp}");
+    let by_udp = said(kubectl, "by-udp", "default", "Succeeded")?;
+    ensure!(by_udp == format!("{cluster_ip}:70 answered hello\n"), "{by_udp}");
+    let by_hostname = said(kubectl, "by-hostname", "default", "Succeeded")?;
+    ensure!(by_hostname.contains(&format!("connected to {pod_ip}:7 from 10.")), "{by_hostname}");
+    let resolved = said(kubectl, "by-resolve", "default", "Succeeded")?;
+    ensure!(resolved == format!("{pod_ip}\n"), "{resolved}");
+    // The pod sees who asked.
+    let asker_ip = kubectl.ok(&["get", "pod", "by-tcp", "-o", "jsonpath={.status.podIP}"])?;
+    let log = kubectl.ok(&["logs", "far"])?;
+    ensure!(log.contains(&format!("connected from {asker_ip}:")), "{asker_ip} is not in:\n{log}");
+    // Other namespaces and the world are for those whose annotation says so.
+    let stranger = said(kubectl, "stranger", "strangers", "Failed")?;
+    ensure!(stranger.contains("Permission denied"), "{stranger}");
+    let outsider = said(kubectl, "outsider", "strangers", "Failed")?;
+    ensure!(outsider.starts_with("echo: "), "{outsider}");
+    kubectl.ok(&["delete", "pods", "-A", "-l", "app=asker", "--timeout=60s"])?;
+    kubectl.ok(&["delete", "namespace", "strangers", "--timeout=60s"])?;
+    Ok(())
+}
+
+pub fn node_ports_carry_any_protocol(cluster: &mut Cluster) -> anyhow::Result<()> {
+    for worker in WORKERS {
+        eventually("the process greets and repeats", PATIENCE, || {
+            let mut stream = TcpStream::connect((worker, 30_107))?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            // It speaks first, as a mail server does.
+            let mut greeting = [0; 12];
+            stream.read_exact(&mut greeting)?;
+            ensure!(&greeting == b"echo of far\n", "{greeting:?}");
+            stream.write_all(b"over and out")?;
+            stream.shutdown(Shutdown::Write)?;
+            let mut rest = String::new();
+            stream.read_to_string(&mut rest)?;
+            ensure!(rest == "over and out", "{rest:?}");
+            Ok(())
+        })?;
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        eventually("a datagram comes back", PATIENCE, || {
+            socket.send_to(b"over", (worker, 30_107))?;
+            let mut answer = [0; 16];
+            let (length, from) = socket.recv_from(&mut answer)?;
+            ensure!(&answer[..length] == b"over" && from.port() == 30_107, "{answer:?} of {from}");
+            Ok(())
+        })?;
+    }
+    cluster.kubectl.ok(&["delete", "pod/far", "service/far", "service/crowd", "--timeout=60s"])?;
+    Ok(())
+}
