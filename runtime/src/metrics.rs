@@ -231,7 +231,7 @@ mod tests {
             {"name": "a", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}}},
             {"name": "b", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": {"terminated": {"exitCode": 0}}}]});
         let pod = serde_json::from_value(json!({"status": status})).expect("a pod");
-        let buckets = vec![(0.001, 2), (f64::MAX, 1)];
+        let buckets = vec![(0.001, 2), (f64::INFINITY, 1)];
         let stats = GuestStats {
             instantiations: Durations { buckets, sum: 3.5, count: 3 },
             requests: vec![("trapped", 4)],

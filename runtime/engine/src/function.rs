@@ -7,6 +7,7 @@ use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
+use wasmtime::component::Resource;
 use wasmtime::{PoolConcurrencyLimitError, Store};
 use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
@@ -218,11 +219,14 @@ impl Inner {
             let request = request.map(|body| body.map_err(|error| hooks::body_error(&error)));
             let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
             let out = store.data_mut().http().new_response_outparam(head)?;
-            proxy.wasi_http_incoming_handler().call_handle(&mut *store, request, out).await
+            let place = same(&out);
+            proxy.wasi_http_incoming_handler().call_handle(&mut *store, request, out).await?;
+            Ok(store.data_mut().http().table.get(&place).is_err())
         };
         match answered.await {
-            Ok(()) => {
-                if !*self.killed.borrow() {
+            Ok(has_answered) => {
+                // One that has not goes: whoever waits for the answer waits for what the instance holds.
+                if has_answered && !*self.killed.borrow() {
                     self.warm.keep(instance);
                 }
                 Ended::Returned
@@ -246,6 +250,11 @@ impl Inner {
             Err(error) => Err(ended(&error, &store)),
         }
     }
+}
+
+/// The same resource once more, to see whether it is still there.
+fn same<T: 'static>(resource: &Resource<T>) -> Resource<T> {
+    Resource::new_borrow(resource.rep())
 }
 
 fn ended(error: &wasmtime::Error, store: &Store<Host>) -> Ended {

@@ -141,7 +141,7 @@ impl Timer {
     }
 
     fn snapshot(&self) -> Durations {
-        let bounds = BOUNDS_MICROS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::MAX]);
+        let bounds = BOUNDS_MICROS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::INFINITY]);
         let counts = self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed));
         let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
         let count = buckets.iter().map(|(_, count)| count).sum();
@@ -163,7 +163,7 @@ mod tests {
         }
         let durations = timer.snapshot();
         let full: Vec<_> = durations.buckets.iter().filter(|(_, count)| *count > 0).copied().collect();
-        assert_eq!(full, [(0.000_01, 2), (0.000_025, 1), (f64::MAX, 1)]);
+        assert_eq!(full, [(0.000_01, 2), (0.000_025, 1), (f64::INFINITY, 1)]);
         assert_eq!((durations.count, durations.sum), (4, 20.000_022));
     }
 

@@ -396,7 +396,7 @@ fn handler(body: &str) -> Vec<u8> {
                 (export "response-outparam" (type (sub resource)))))
             (alias export $types "incoming-request" (type $request))
             (alias export $types "response-outparam" (type $out))
-            (core module $module (global (mut i32) (i32.const 0)) (func (export "handle") (param i32 i32) {body}))
+            (core module $module (func (export "handle") (param i32 i32) {body}))
             (core instance $core (instantiate $module))
             (func $handle (param "request" (own $request)) (param "response-out" (own $out))
                 (canon lift (core func $core "handle")))
@@ -465,23 +465,29 @@ async fn more_requests_than_may_wait_are_told_to_come_again() {
 }
 
 #[tokio::test]
-async fn an_instance_is_reused_only_where_it_is_allowed_and_as_often_as_it_is() {
-    // Counts its requests; the third in one instance traps.
-    let count = "(global.set 0 (i32.add (global.get 0) (i32.const 1)))
-        (if (i32.eq (global.get 0) (i32.const 3)) (then unreachable))";
+async fn an_instance_is_kept_only_where_it_is_allowed_and_as_often_as_it_is() {
     let engine = engine();
-    for (reuse, trapping) in [(None, vec![]), (Some(2), vec![]), (Some(9), vec![3, 6])] {
-        let reuse = reuse.map(|requests| Reuse { instances: 4, requests });
-        let function = handling(&engine, count, |grants| grants.reuse = reuse).await;
-        let mut trapped = Vec::new();
-        for request in 1..=6 {
-            // It never answers; what it says of the failure tells whether it trapped. The instance is back with the answer.
-            let (_, body) = ask(&function, "/").await;
-            if body.contains("the function failed") {
-                trapped.push(request);
-            }
+    let module = example(&engine, "hello").await;
+    // What is kept keeps its memory.
+    for (requests, kept_after) in [(None, [false, false, false]), (Some(3), [true, true, false])] {
+        let reuse = requests.map(|requests| Reuse { instances: 4, requests });
+        let grants = Grants { reuse, ..Grants::none(Arc::new(Printed::default())) };
+        let function = module.function(grants).expect("a function");
+        for is_kept in kept_after {
+            assert_eq!(ask(&function, "/").await.0, StatusCode::OK, "{reuse:?}");
+            eventually(|| (is_kept == (function.usage().memory_bytes() > 0)).then_some(())).await;
         }
-        assert_eq!(trapped, trapping, "{reuse:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_instance_that_has_not_answered_is_not_kept() {
+    let engine = engine();
+    let reuse = Some(Reuse { instances: 4, requests: 9 });
+    let silent = handling(&engine, "nop", |grants| grants.reuse = reuse).await;
+    for _ in 0..3 {
+        let (status, body) = ask(&silent, "/").await;
+        assert!(status == StatusCode::INTERNAL_SERVER_ERROR && body.contains("without an answer"), "{status} {body}");
     }
 }
 

@@ -106,12 +106,12 @@ spec: {containers: [{name: c, image: 'hello:1'}]}
 
     #[test]
     fn a_manifest_becomes_a_pod_of_this_node() {
-        let pod = read(MANIFEST.as_bytes(), "Worker-1").expect("a pod");
+        let pod = read(MANIFEST.as_bytes(), "worker-1").expect("a pod");
         assert_eq!((spec::name(&pod), spec::namespace(&pod)), ("web-worker-1", "default"));
         assert_eq!(spec::annotation(&pod, CONFIG_HASH), pod.metadata.uid.as_deref());
         assert!(spec::is_static(&pod) && spec::is_critical(&pod));
         let filled = pod.spec.clone().unwrap_or_default();
-        assert_eq!((filled.node_name.as_deref(), filled.restart_policy.as_deref()), (Some("Worker-1"), Some("Always")));
+        assert_eq!((filled.node_name.as_deref(), filled.restart_policy.as_deref()), (Some("worker-1"), Some("Always")));
         assert_eq!(pod.metadata.uid.as_deref().map(str::len), Some(32));
     }
 

@@ -27,7 +27,7 @@ async fn a_claim_that_names_no_class_gets_the_default_one_and_is_protected() {
     let early = api.create(CLAIMS, claim("early", None)).await;
     assert_eq!(early["spec"]["storageClassName"], "local-path");
     let other = json!({"metadata": {"annotations": {"storageclass.kubernetes.io/is-default-class": "false"}}});
-    api.patch(&format!("{CLASSES}/local-path"), "application/merge-patch+json", other).await;
+    api.patch(&format!("{CLASSES}/local-path"), "merge", other).await;
     let none = api.create(CLAIMS, claim("none", None)).await;
     assert_eq!(none["spec"]["storageClassName"], Value::Null);
     api.create(CLASSES, class("plain", false)).await;
