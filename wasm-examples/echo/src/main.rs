@@ -17,7 +17,9 @@ fn main() -> ExitCode {
         ["ask", to, text] => ask(to, text),
         ["ask-udp", to, text] => ask_udp(to, text),
         ["resolve", name] => resolve(name),
-        _ => Err(io::Error::other("usage: echo serve PORT | ask HOST:PORT TEXT | ask-udp HOST:PORT TEXT | resolve NAME")),
+        _ => {
+            Err(io::Error::other("usage: echo serve PORT | ask HOST:PORT TEXT | ask-udp HOST:PORT TEXT | resolve NAME"))
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
