@@ -270,8 +270,8 @@ impl GuestProcess for Once {
         Box::pin(async move { exit })
     }
 
-    fn ask_stop(&mut self) -> bool {
-        false
+    fn ask_stop(&mut self) -> BoxFuture<'static, ()> {
+        Box::pin(async {})
     }
 
     fn kill(&mut self) {}

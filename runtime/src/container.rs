@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use shoal_api::quantity::Quantity;
 use shoal_engine::Stdin;
@@ -228,6 +229,7 @@ pub fn grants(
         is_terminal: streams.is_terminal,
         memory_limit_bytes: limit(definition, "memory", |q| u64::try_from(q.bytes()).ok()),
         cpu_limit_millis: limit(definition, "cpu", |q| u32::try_from(q.millis()).ok()),
+        cpu_request_millis: request(definition, "cpu", |q| u32::try_from(q.millis()).ok()).unwrap_or_default(),
         outbound: Arc::new(PodOutbound {
             namespace: spec::namespace(pod).to_owned(),
             allowed: AllowedHosts::of(pod),
@@ -311,8 +313,11 @@ fn program_arguments(container: &Container, variables: &[(String, String)], prep
 }
 
 fn limit<T>(container: &Container, resource: &str, read: impl Fn(Quantity) -> Option<T>) -> Option<T> {
-    let quantity = container.resources.as_ref()?.limits.as_ref()?.get(resource)?.0.parse().ok()?;
-    read(quantity)
+    read(container.resources.as_ref()?.limits.as_ref()?.get(resource)?.0.parse().ok()?)
+}
+
+fn request<T>(container: &Container, resource: &str, read: impl Fn(Quantity) -> Option<T>) -> Option<T> {
+    read(container.resources.as_ref()?.requests.as_ref()?.get(resource)?.0.parse().ok()?)
 }
 
 impl Run {
@@ -340,9 +345,10 @@ impl Run {
                 });
             }
             Control::Process(orders) => {
-                let orders = orders.clone();
+                let (orders, live) = (orders.clone(), Arc::clone(&self.live));
                 spawn_connection("process stop", async move {
                     before.await;
+                    live.end_input();
                     // A process that ended needs no order.
                     let _ = orders.send(Order::Stop).await;
                 });
@@ -398,28 +404,36 @@ async fn keep_process(
     id: String,
     stop: CancellationToken,
 ) {
-    let mut was_asked_in_vain = false;
+    // Set once it was asked to stop: until there is nothing more to wait for.
+    let mut leaving: Option<BoxFuture<'static, ()>> = None;
+    let mut was_ended = false;
     let exit = loop {
+        let left = async {
+            match leaving.as_mut() {
+                Some(leaving) if !was_ended => leaving.await,
+                _ => std::future::pending().await,
+            }
+        };
         let order = tokio::select! {
             exit = process.wait() => break exit,
             order = orders.recv() => order.unwrap_or(Order::Kill),
+            () = left => {
+                was_ended = true;
+                Order::Kill
+            }
             () = stop.cancelled() => Order::Kill,
         };
         match order {
-            Order::Stop => {
-                // What cannot hear of it ends as a program without a signal handler does.
-                if !process.ask_stop() {
-                    was_asked_in_vain = true;
-                    process.kill();
-                }
-            }
+            Order::Stop => leaving = Some(process.ask_stop()),
             Order::Kill => process.kill(),
         }
         if stop.is_cancelled() {
             return;
         }
     };
-    let exit = if was_asked_in_vain { Exit { code: EXIT_ASKED, reason: "Error", message: None } } else { exit };
+    // It ends as a program without a handler for the signal does.
+    let was_ended = was_ended && exit.reason == "Error" && exit.code == EXIT_KILLED;
+    let exit = if was_ended { Exit { code: EXIT_ASKED, reason: "Error", message: None } } else { exit };
     let happening =
         Happening::Ended { container, id, exit_code: exit.code, reason: exit.reason.to_owned(), message: exit.message };
     let _ = messages.send(Message::Happened(happening)).await;

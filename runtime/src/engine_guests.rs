@@ -153,6 +153,7 @@ fn engine_grants(grants: Grants) -> shoal_engine::Grants {
         stderr: Arc::new(Sink(grants.output, Stream::Stderr)),
         memory_limit_bytes: grants.memory_limit_bytes,
         cpu_limit_millis: grants.cpu_limit_millis,
+        cpu_request_millis: grants.cpu_request_millis,
         sockets: grants
             .address
             .map(|address| Arc::new(PodSockets::new(Arc::clone(&grants.outbound), address)) as Arc<dyn Sockets>),
@@ -243,9 +244,8 @@ impl GuestProcess for Process {
         })
     }
 
-    /// A guest has no way to hear of it yet.
-    fn ask_stop(&mut self) -> bool {
-        false
+    fn ask_stop(&mut self) -> BoxFuture<'static, ()> {
+        self.0.ask_stop()
     }
 
     fn kill(&mut self) {
@@ -285,6 +285,7 @@ mod tests {
             is_terminal: false,
             memory_limit_bytes: Some(64 << 20),
             cpu_limit_millis: None,
+            cpu_request_millis: 0,
             outbound: Arc::new(PodOutbound {
                 namespace: "default".to_owned(),
                 allowed: AllowedHosts::default(),

@@ -115,6 +115,8 @@ pub struct Grants {
     pub memory_limit_bytes: Option<u64>,
     /// Thousandths of a core; none means no limit.
     pub cpu_limit_millis: Option<u32>,
+    /// Thousandths of a core that it requests.
+    pub cpu_request_millis: u32,
     /// Where its requests go.
     pub outbound: Arc<PodOutbound>,
     /// Whether a function's instances are reused.
@@ -149,8 +151,9 @@ pub trait GuestFunction: Send + Sync + 'static {
 pub trait GuestProcess: Send + 'static {
     /// Waits for its end. Cancel safe.
     fn wait(&mut self) -> BoxFuture<'_, Exit>;
-    /// Asks it to stop; false if it has no way to hear of it.
-    fn ask_stop(&mut self) -> bool;
+    /// Asks it to stop. What is answered is ready when there is nothing to wait for before it is killed: never for one that
+    /// will end by itself, at once for one that cannot hear of it.
+    fn ask_stop(&mut self) -> BoxFuture<'static, ()>;
     /// Ends it at once.
     fn kill(&mut self);
     /// What it uses.

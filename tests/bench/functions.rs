@@ -21,18 +21,18 @@ use crate::load::{self, Load};
 use crate::report::Report;
 use crate::{block_on, client, machine, startup};
 
-const SERVING_CORE: usize = 1;
+pub const SERVING_CORE: usize = 1;
 const LOAD_CORE: usize = 0;
 /// Connections that are kept open.
 const CONNECTIONS: usize = 16;
 /// How long one turn takes, and how many each has.
-const TURN: Duration = Duration::from_secs(3);
-const TURNS: usize = 3;
+pub const TURN: Duration = Duration::from_secs(3);
+pub const TURNS: usize = 3;
 const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../wasm-examples/hello/hello.wasm");
 const WORKER: [u8; 4] = [127, 0, 1, 1];
 
 /// One way to run the function: here, and in the peer.
-struct Way {
+pub struct Way {
     name: &'static str,
     /// The name of our pod, and its annotations.
     pod: &'static str,
@@ -42,7 +42,7 @@ struct Way {
     peer_reuse: &'static str,
 }
 
-const WAYS: [Way; 2] = [
+pub const WAYS: [Way; 2] = [
     Way { name: "a fresh instance each", pod: "fresh", annotations: &[], node_port: 30_099, peer_reuse: "1" },
     Way {
         name: "instances reused",
@@ -56,18 +56,15 @@ const WAYS: [Way; 2] = [
 /// Both ways, beside the peer if `wasmtime` is there.
 pub fn measure(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
     startup::push(cluster)?;
-    let worker = cluster.processes()?.into_iter().find(|row| row["name"] == "worker-1").context("no worker")?;
-    let worker = worker["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).context("no process id")?;
-    machine::pin(worker, SERVING_CORE)?;
+    machine::pin(worker(cluster)?, SERVING_CORE)?;
     for way in &WAYS {
-        deploy(cluster, way)?;
-        let address = SocketAddr::from((WORKER, way.node_port));
+        let address = deploy(cluster, way)?;
         let peer = Peer::start(way.peer_reuse)?;
         let (mut own, mut others) = (Vec::new(), Vec::new());
         for _ in 0..TURNS {
-            own.push(turn(address)?);
+            own.push(turn(address, Duration::ZERO)?);
             if let Some(peer) = &peer {
-                others.push(turn(peer.address)?.rate);
+                others.push(turn(peer.address, Duration::ZERO)?.rate);
             }
         }
         let rate = median(own.iter().map(|load| load.rate).collect());
@@ -84,12 +81,21 @@ pub fn measure(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn median(mut rates: Vec<f64>) -> f64 {
+/// The middle one.
+pub fn median(mut rates: Vec<f64>) -> f64 {
     rates.sort_by(f64::total_cmp);
     rates[rates.len() / 2]
 }
 
-fn deploy(cluster: &Cluster, way: &Way) -> anyhow::Result<()> {
+/// The process of the only worker.
+pub fn worker(cluster: &Cluster) -> anyhow::Result<u32> {
+    let worker = cluster.processes()?.into_iter().find(|row| row["name"] == "worker-1").context("no worker")?;
+    worker["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).context("no process id")
+}
+
+/// The function that is called this way, unless it is there, and where it answers.
+pub fn deploy(cluster: &Cluster, way: &Way) -> anyhow::Result<SocketAddr> {
+    let address = SocketAddr::from((WORKER, way.node_port));
     let annotations: BTreeMap<&str, &str> = way.annotations.iter().copied().collect();
     let pod: Pod = serde_json::from_value(json!({
         "metadata": {"name": way.pod, "namespace": "default", "labels": {"app": way.pod}, "annotations": annotations},
@@ -102,11 +108,14 @@ fn deploy(cluster: &Cluster, way: &Way) -> anyhow::Result<()> {
     }))?;
     block_on(async {
         let client = client(cluster, 0)?;
-        client.create(&pod).await?;
-        client.create(&service).await?;
+        if client.get::<Pod>("default", way.pod).await.is_err() {
+            client.create(&pod).await?;
+            client.create(&service).await?;
+        }
         Ok(())
     })?;
-    answers(&SocketAddr::from((WORKER, way.node_port)).to_string())
+    answers(&address.to_string())?;
+    Ok(address)
 }
 
 fn answers(address: &str) -> anyhow::Result<()> {
@@ -117,8 +126,8 @@ fn answers(address: &str) -> anyhow::Result<()> {
     })
 }
 
-/// Sends requests for a while from one core.
-fn turn(address: SocketAddr) -> anyhow::Result<Load> {
+/// Sends requests for a while from one core; each connection rests for `pause` after an answer.
+pub fn turn(address: SocketAddr, pause: Duration) -> anyhow::Result<Load> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     machine::pin(std::process::id(), LOAD_CORE)?;
     runtime.block_on(async {
@@ -126,7 +135,7 @@ fn turn(address: SocketAddr) -> anyhow::Result<Load> {
         for _ in 0..CONNECTIONS {
             clients.push(connect(address).await?);
         }
-        load::drive(clients, TURN, move |mut sender, _| async move {
+        load::drive(clients, TURN, pause, move |mut sender, _| async move {
             sender.ready().await?;
             let request = hyper::Request::get("/").header("host", "hello").body(Empty::new())?;
             let response = sender.send_request(request).await?;

@@ -13,11 +13,11 @@ pub struct Load {
     pub times: Times,
 }
 
-/// Runs `clients` (any state that a client keeps) for `duration`; `send` answers when its request is answered as it should be.
+/// Runs `clients` (any state that a client keeps) for `duration`, each resting for `pause` after an answer; `send` answers when its request is answered as it should be.
 ///
 /// # Errors
 /// The first that any client met.
-pub async fn drive<C, F, R>(clients: Vec<C>, duration: Duration, send: F) -> anyhow::Result<Load>
+pub async fn drive<C, F, R>(clients: Vec<C>, duration: Duration, pause: Duration, send: F) -> anyhow::Result<Load>
 where
     C: Send + 'static,
     F: Fn(C, usize) -> R + Send + Sync + 'static,
@@ -34,6 +34,9 @@ where
                 let sent = Instant::now();
                 client = send(client, number).await?;
                 times.push(sent.elapsed().as_secs_f64() * 1_000.0);
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
             }
             anyhow::Ok(times)
         });

@@ -3,10 +3,12 @@
 //! `cargo bench -p shoal --bench cluster [-- WORD ...]` runs all parts, or those whose name holds a word. README.md in this
 //! folder says what each line means and what was reached.
 
+mod density;
 mod functions;
 mod idle;
 mod load;
 mod machine;
+mod neighbours;
 mod report;
 mod startup;
 mod writes;
@@ -39,7 +41,7 @@ fn main() -> ExitCode {
 
 fn run(words: &[String], report: &mut Report) -> anyhow::Result<()> {
     let is_wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
-    let small = ["idle", "functions"].map(is_wanted);
+    let small = ["idle", "functions", "neighbours"].map(is_wanted);
     if small.contains(&true) {
         let cluster = start(1, 1)?;
         if small[0] {
@@ -48,6 +50,12 @@ fn run(words: &[String], report: &mut Report) -> anyhow::Result<()> {
         if small[1] {
             functions::measure(&cluster, report)?;
         }
+        if small[2] {
+            neighbours::measure(&cluster, report)?;
+        }
+    }
+    if is_wanted("density") {
+        density::measure(&start(1, 1)?, report)?;
     }
     let large = ["ready", "writes"].map(is_wanted);
     if large.contains(&true) {

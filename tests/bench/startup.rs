@@ -80,7 +80,8 @@ async fn rounds<K: Object>(cluster: &Cluster, object: K, is_ready: fn(&K) -> boo
     Ok(Times::new(times))
 }
 
-fn is_pod_ready(pod: &Pod) -> bool {
+/// Whether its containers answer.
+pub fn is_pod_ready(pod: &Pod) -> bool {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }

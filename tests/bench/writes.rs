@@ -18,7 +18,7 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 pub fn measure(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
     for count in [1, 64] {
         let clients = (0..count).map(|number| client(cluster, number)).collect::<anyhow::Result<Vec<_>>>()?;
-        let load = block_on(load::drive(clients, DURATION, |client, _| async move {
+        let load = block_on(load::drive(clients, DURATION, Duration::ZERO, |client, _| async move {
             client.create(&config_map()).await?;
             Ok(client)
         }))?;

@@ -1,5 +1,7 @@
 //! The bundled examples, as a user meets them: pushed, applied, asked.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +14,8 @@ pub const WORKERS: [&str; 2] = ["127.0.1.1", "127.0.1.2"];
 /// How long something may take that usually takes a second or two; the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-const NAMES: [&str; 9] = ["hello", "back", "front", "ticker", "journal", "echo", "teller", "batch", "unruly"];
+const NAMES: [&str; 11] =
+    ["hello", "back", "front", "ticker", "journal", "echo", "teller", "louder", "batch", "tandem", "unruly"];
 
 /// A file of a bundled example.
 pub fn example(name: &str, file: &str) -> PathBuf {
@@ -26,7 +29,7 @@ pub fn the_bundled_examples_start(cluster: &mut Cluster) -> anyhow::Result<()> {
         ensure!(printed.lines().last() == Some(&format!("{name}:1")), "push printed {printed:?}");
         cluster.kubectl.ok(&["apply", "-f", &example(name, "manifest.yaml").to_string_lossy()])?;
     }
-    for name in ["hello", "back", "front", "ticker", "echo", "teller"] {
+    for name in ["hello", "back", "front", "ticker", "echo", "teller", "louder"] {
         let deployment = format!("deployment/{name}");
         let printed = cluster.kubectl.ok(&["wait", "--for=condition=Available", &deployment, "--timeout=60s"])?;
         ensure!(printed.contains("condition met"), "{printed}");
@@ -60,6 +63,30 @@ pub fn a_function_talks_by_tcp(_: &mut Cluster) -> anyhow::Result<()> {
     let answer = eventually("teller answers", PATIENCE, || answered("127.0.1.1:30084", "/ahoy"))?;
     let is_echo = answer.body.starts_with("teller heard: echo of echo-") && answer.body.ends_with("\nahoy\n");
     ensure!(is_echo, "{answer:?}");
+    Ok(())
+}
+
+pub fn modules_of_wasi_0_3_run(cluster: &mut Cluster) -> anyhow::Result<()> {
+    let answer = eventually("louder answers", PATIENCE, || answered("127.0.1.2:30085", "/"))?;
+    ensure!(answer.body == "say something, and hear it louder\n", "{answer:?}");
+    // The answer begins before the request has ended.
+    let mut stream = TcpStream::connect("127.0.1.1:30085")?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"POST / HTTP/1.1\r\nhost: louder\r\ntransfer-encoding: chunked\r\n\r\n")?;
+    let mut heard = String::new();
+    for word in ["once", "twice"] {
+        write!(stream, "{:x}\r\n{word}\r\n", word.len())?;
+        while !heard.contains(&word.to_uppercase()) {
+            let mut piece = [0; 1024];
+            let length = stream.read(&mut piece)?;
+            ensure!(length > 0, "it ended with {heard:?}");
+            heard.push_str(std::str::from_utf8(&piece[..length])?);
+        }
+    }
+    ensure!(heard.starts_with("HTTP/1.1 200 OK\r\n"), "{heard:?}");
+    cluster.kubectl.ok(&["wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/tandem", "--timeout=60s"])?;
+    let log = cluster.kubectl.ok(&["logs", "tandem"])?;
+    ensure!(log == "100 ms have passed\n300 ms have passed\n", "{log:?}");
     Ok(())
 }
 

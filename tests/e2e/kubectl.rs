@@ -261,10 +261,17 @@ pub fn logs_follow_a_running_process(cluster: &mut Cluster) -> anyhow::Result<()
 
 pub fn delete_waits_until_all_is_gone(cluster: &mut Cluster) -> anyhow::Result<()> {
     let kubectl = &cluster.kubectl;
+    let mut child = kubectl.command(&["logs", "-f", "--tail=1", "deployment/ticker"]).stdout(Stdio::piped()).spawn()?;
+    let lines = read_along(child.stdout.take().context("no output")?);
+    lines.recv_timeout(Duration::from_secs(20)).context("the log says nothing")?;
     let printed = kubectl.ok(&["delete", "deployment", "ticker", "--cascade=foreground", "--timeout=60s"])?;
     ensure!(printed.contains("deleted"), "{printed}");
     let left = kubectl.ok(&["get", "pods,replicasets", "-l", "app=ticker", "-o", "name"])?;
     ensure!(left.is_empty(), "{left}");
+    // The process was asked to stop, and had its last word.
+    let last = std::iter::from_fn(|| lines.recv_timeout(Duration::from_secs(20)).ok()).last().unwrap_or_default();
+    child.wait()?;
+    ensure!(last.starts_with("ticker stops after "), "{last:?}");
     kubectl.ok(&["delete", "pod", "batch"])?;
     let gone = kubectl.fails_with(&["get", "pod", "batch"], "")?;
     ensure!(gone.contains("pods \"batch\" not found"), "{gone}");

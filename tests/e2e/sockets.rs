@@ -103,7 +103,7 @@ pub fn processes_talk_by_name_from_worker_to_worker(cluster: &mut Cluster) -> an
     Ok(())
 }
 
-pub fn node_ports_carry_any_protocol(cluster: &mut Cluster) -> anyhow::Result<()> {
+pub fn node_ports_carry_any_protocol(_: &mut Cluster) -> anyhow::Result<()> {
     for worker in WORKERS {
         eventually("the process greets and repeats", PATIENCE, || {
             let mut stream = TcpStream::connect((worker, 30_107))?;
@@ -129,6 +129,33 @@ pub fn node_ports_carry_any_protocol(cluster: &mut Cluster) -> anyhow::Result<()
             Ok(())
         })?;
     }
-    cluster.kubectl.ok(&["delete", "pod/far", "service/far", "service/crowd", "--timeout=60s"])?;
+    Ok(())
+}
+
+pub fn a_process_that_serves_is_drained(cluster: &mut Cluster) -> anyhow::Result<()> {
+    let mut stream = TcpStream::connect((WORKERS[1], 30_107))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.read_exact(&mut [0; 12])?;
+    let kubectl = &cluster.kubectl;
+    kubectl.ok(&["delete", "pod/far", "--grace-period=600", "--wait=false"])?;
+    eventually("nobody else is let in", PATIENCE, || {
+        let mut late = TcpStream::connect((WORKERS[1], 30_107))?;
+        late.set_read_timeout(Some(PATIENCE))?;
+        late.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        late.shutdown(Shutdown::Write)?;
+        let mut answer = String::new();
+        // It may be broken off.
+        let _ = late.read_to_string(&mut answer);
+        ensure!(!answer.contains("echo of far"), "it greets: {answer:?}");
+        Ok(())
+    })?;
+    // Who was there before finishes, and with him the pod.
+    stream.write_all(b"the last word")?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest)?;
+    ensure!(rest == "the last word", "{rest:?}");
+    kubectl.ok(&["wait", "--for=delete", "pod/far", "--timeout=60s"])?;
+    kubectl.ok(&["delete", "service/far", "service/crowd", "--timeout=60s"])?;
     Ok(())
 }

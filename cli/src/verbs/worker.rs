@@ -40,6 +40,9 @@ pub struct WorkerArguments {
     /// Labels for the node, as NAME=VALUE.
     #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',')]
     label: Vec<String>,
+    /// How many pods the node runs at most [default: 250]. When it joins it gets a network with room for so many.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    max_pods: Option<u32>,
     /// A directory of this machine below which pods may have any as hostPath; may be given several times [default: none].
     #[arg(long, value_name = "PREFIX")]
     allow_host_path: Vec<PathBuf>,
@@ -112,6 +115,7 @@ impl WorkerArguments {
         if let Some(address) = self.address {
             config.node_address = address;
         }
+        config.pods = self.max_pods.unwrap_or(config.pods);
         for prefix in self.allow_host_path {
             anyhow::ensure!(prefix.is_absolute(), "--allow-host-path {} must begin with a slash", prefix.display());
             config.allow_host_path.push(prefix);

@@ -28,7 +28,7 @@ pub(crate) fn cluster_address(address: std::net::Ipv4Addr) -> String {
     format!("/shoal/allocations/clusterips/{address}")
 }
 
-/// Which node holds a pod network, `10.64.0.0/24`. The slash is no part of a key.
+/// Which node holds a block of the pods' network, `10.64.0.0/24`. The slash is no part of a key.
 pub(crate) fn pod_network(network: &str) -> String {
     format!("/shoal/allocations/podcidrs/{}", network.replace('/', "-"))
 }

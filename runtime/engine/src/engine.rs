@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use tokio::sync::Semaphore;
@@ -10,13 +10,15 @@ use wasmtime::component::Linker as ComponentLinker;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, Linker as CoreLinker, PoolingAllocationConfig};
 
 use crate::cache::Cache;
-use crate::cpu::Ticker;
+use crate::concurrent::{self, Concurrent};
+use crate::cpu::{self, Cpu};
 use crate::error::LoadError;
 use crate::host::{CoreHost, Host};
 use crate::machine::Machine;
 use crate::module::Module;
 use crate::sockets;
 use crate::stats::{Counters, Stats};
+use crate::stop;
 
 /// How many tasks a guests' thread runs before it looks for arrivals: sockets, timers and what others spawn. A task may take an epoch
 /// of 1 ms, so tokio's own number, 61, would let a request wait that many milliseconds where guests spin.
@@ -47,7 +49,9 @@ pub struct Engine {
     pub(crate) process_linker: ComponentLinker<Host>,
     pub(crate) core_linker: CoreLinker<CoreHost>,
     pub(crate) cache: Option<Cache>,
-    pub(crate) ticker: Arc<Ticker>,
+    cache_dir: Option<PathBuf>,
+    concurrent: OnceLock<Concurrent>,
+    pub(crate) cpu: Arc<Cpu>,
     /// Places for instances that wait for a next request: half of the slots, so that they never keep others from theirs.
     pub(crate) warm_places: Arc<Semaphore>,
     pub(crate) counters: Arc<Counters>,
@@ -86,7 +90,7 @@ impl Engine {
         let guests = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name("guest")
-            .on_thread_start(step_back)
+            .on_thread_start(cpu::step_back)
             .event_interval(TASKS_BETWEEN_LOOKS)
             .global_queue_interval(TASKS_BETWEEN_LOOKS)
             .enable_all()
@@ -99,16 +103,18 @@ impl Engine {
             threads,
             "the engine is ready"
         );
-        let ticker =
-            Ticker::start(vec![pooled.weak(), plain.weak()]).map_err(|error| machine("start a thread", &error))?;
+        let cpu =
+            Cpu::new(vec![pooled.weak(), plain.weak()], threads).map_err(|error| machine("start a thread", &error))?;
         Ok(Arc::new(Self {
             function_linker: component_linker(&pooled).map_err(|error| machine("link WASI", &error))?,
-            process_linker: component_linker(&plain).map_err(|error| machine("link WASI", &error))?,
+            process_linker: process_linker(&plain).map_err(|error| machine("link WASI", &error))?,
             core_linker: core_linker(&plain).map_err(|error| machine("link WASI", &error))?,
             pooled,
             plain,
             cache,
-            ticker,
+            cache_dir: config.cache_dir.clone(),
+            concurrent: OnceLock::new(),
+            cpu,
             warm_places: Arc::new(Semaphore::new(config.function_instances as usize / 2)),
             counters: Arc::default(),
             process_capacity,
@@ -153,6 +159,27 @@ impl Engine {
         Ok(module)
     }
 
+    /// Whether there may be compiled code of WASI 0.3.
+    pub(crate) fn has_concurrent_code(&self) -> bool {
+        self.cache_dir.as_deref().is_some_and(|directory| concurrent::folder(directory).is_dir())
+    }
+
+    /// The engine for WASI 0.3, made now if it is the first time.
+    pub(crate) fn concurrent(&self) -> Result<&Concurrent, LoadError> {
+        if let Some(concurrent) = self.concurrent.get() {
+            return Ok(concurrent);
+        }
+        let made = Concurrent::new(self.cache_dir.as_deref()).map_err(|error| LoadError::Machine {
+            doing: "make an engine for WASI 0.3".to_string(),
+            reason: format!("{error:#}"),
+        })?;
+        // Of two that are made at once one goes.
+        Ok(self.concurrent.get_or_init(|| {
+            self.cpu.add(&made.engine);
+            made
+        }))
+    }
+
     fn loaded(&self, digest: &str) -> Option<Arc<Module>> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(digest).and_then(Weak::upgrade)
     }
@@ -182,15 +209,8 @@ impl Drop for Engine {
     }
 }
 
-/// Lets the embedder's threads go first where there are more threads than processors: of the calling thread alone.
-fn step_back() {
-    const NICENESS: i32 = 5;
-    // Where it is forbidden guests are as urgent as their embedder; nothing depends on it.
-    let _ = rustix::process::setpriority_process(None, NICENESS);
-}
-
 /// What both engines have in common; compiled code fits both.
-fn common() -> Config {
+pub(crate) fn common() -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true);
     config.memory_init_cow(true);
@@ -230,6 +250,13 @@ fn component_linker(engine: &wasmtime::Engine) -> wasmtime::Result<ComponentLink
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     sockets::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    Ok(linker)
+}
+
+/// A process may also hear that it should stop.
+pub(crate) fn process_linker(engine: &wasmtime::Engine) -> wasmtime::Result<ComponentLinker<Host>> {
+    let mut linker = component_linker(engine)?;
+    stop::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

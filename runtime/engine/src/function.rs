@@ -1,7 +1,7 @@
 //! An HTTP function: an instance for each request, or one that waits from an earlier request, as many at once as it is granted.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
@@ -11,7 +11,9 @@ use wasmtime::component::Resource;
 use wasmtime::{PoolConcurrencyLimitError, Store};
 use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
-use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
+use wasmtime_wasi_http::p3;
+use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use crate::cpu::{self, Metered};
 use crate::engine::Engine;
@@ -21,11 +23,15 @@ use crate::hooks;
 use crate::host::Host;
 use crate::input::Stdin;
 use crate::memory;
+use crate::module::Handler;
 use crate::process::trap_message;
 use crate::sockets::{OnlyOutgoing, Sockets};
 use crate::stats::Outcome;
 use crate::usage::Usage;
 use crate::warm::{Instance, Warm};
+
+/// How much later than granted a guest may notice that its time is over.
+const LATENESS: Duration = Duration::from_secs(1);
 
 /// A function that answers requests. Cheap to clone; clones share the grants' limits.
 #[derive(Clone)]
@@ -35,7 +41,7 @@ pub struct Function {
 
 struct Inner {
     engine: Arc<Engine>,
-    program: ProxyPre<Host>,
+    program: Handler,
     grants: Grants,
     memory: Arc<memory::Meter>,
     cpu: Arc<cpu::Meter>,
@@ -50,13 +56,14 @@ struct Inner {
 }
 
 impl Function {
-    pub(crate) fn new(engine: Arc<Engine>, program: ProxyPre<Host>, grants: Grants) -> Result<Self, StartError> {
+    pub(crate) fn new(engine: Arc<Engine>, program: Handler, grants: Grants) -> Result<Self, StartError> {
         let sockets = grants.sockets.clone().map(|sockets| Arc::new(OnlyOutgoing(sockets)) as Arc<dyn Sockets>);
         // An input would last no longer than a request, and so would a port.
         let grants = Grants { sockets, stdin: Stdin::empty(), ..grants };
         let memory = memory::Meter::new(grants.memory_limit_bytes);
         // What cannot be granted shows now and not at the first request.
-        Host::new(&grants, &memory)?;
+        let killed = watch::Sender::new(false);
+        Host::new(&grants, &memory, killed.subscribe())?;
         let concurrency = grants.concurrency.max(1);
         let warm = Warm::new(grants.reuse, Arc::clone(&engine.warm_places));
         Ok(Self {
@@ -65,11 +72,11 @@ impl Function {
                 warm,
                 program,
                 memory,
-                cpu: cpu::Meter::new(grants.cpu_limit_millis),
+                cpu: cpu::Meter::new(grants.cpu_limit_millis, grants.cpu_request_millis),
                 places: Arc::new(Semaphore::new(concurrency)),
                 all_places: Arc::new(Semaphore::new(concurrency * 2)),
                 grants,
-                killed: watch::Sender::new(false),
+                killed,
                 last_failure: Mutex::default(),
                 failed: Notify::new(),
             }),
@@ -97,15 +104,19 @@ impl Function {
             drop((place, place_or_wait));
             ended
         };
-        let task = Metered::new(run, self.inner.cpu.clone(), self.inner.engine.ticker.clone());
+        let task = Metered::new(run, self.inner.cpu.clone(), self.inner.engine.cpu.clone());
         let task = AbortOnDropHandle::new(self.inner.engine.guests().spawn(task));
-        match head.await {
+        // Its own time is looked at where it runs, which may be late where the machine is busy.
+        let Ok(head) = tokio::time::timeout(self.inner.grants.request_timeout + LATENESS, head).await else {
+            return Ended::TooLate.answer();
+        };
+        match head {
             Ok(Ok(response)) => {
-                let body = |body| Streaming { body: hooks::from_guest(body), task: Some(task) }.boxed();
+                let body = |body| Streaming { body, task: Some(task) }.boxed();
                 (Outcome::Answered, response.map(body))
             }
             Ok(Err(code)) => {
-                let message = format!("the function answered with an error: {code:?}");
+                let message = format!("the function answered with an error: {code}");
                 (Outcome::Error, failed(StatusCode::BAD_GATEWAY, &message))
             }
             Err(_) => match task.await {
@@ -175,7 +186,8 @@ impl Ended {
     }
 }
 
-type Head = Result<Response<wasmtime_wasi_http::WasiBody>, ErrorCode>;
+/// The head of an answer and its body, or what the guest says instead.
+type Head = Result<Response<Body>, String>;
 
 impl Inner {
     /// A place to work, as soon as there is one; none if that takes too long.
@@ -206,9 +218,13 @@ impl Inner {
         if request.uri().authority().is_none() && !request.headers().contains_key(header::HOST) {
             request.headers_mut().insert(header::HOST, header::HeaderValue::from_static("localhost"));
         }
+        let proxy = match &self.program {
+            Handler::Proxy(proxy) => proxy,
+            Handler::Service(service) => return self.answer_concurrently(service, request, head).await,
+        };
         let mut instance = match self.warm.take() {
             Some(instance) => instance,
-            None => match self.instantiate().await {
+            None => match self.instantiate(proxy).await {
                 Ok(instance) => instance,
                 Err(ended) => return ended,
             },
@@ -218,7 +234,11 @@ impl Inner {
         let answered = async {
             let request = request.map(|body| body.map_err(|error| hooks::body_error(&error)));
             let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
-            let out = store.data_mut().http().new_response_outparam(head)?;
+            let out = store.data_mut().http().new_response_outparam_from_callback(move |answer| {
+                let answer = answer.map(|response| response.map(hooks::from_guest));
+                // Whoever asked may be gone.
+                let _ = head.send(answer.map_err(|code| format!("{code:?}")));
+            })?;
             let place = same(&out);
             proxy.wasi_http_incoming_handler().call_handle(&mut *store, request, out).await?;
             Ok(store.data_mut().http().table.get(&place).is_err())
@@ -235,20 +255,74 @@ impl Inner {
         }
     }
 
-    /// A fresh instance, or how it failed.
-    async fn instantiate(&self) -> Result<Instance, Ended> {
-        let host = Host::new(&self.grants, &self.memory).map_err(|error| Ended::Failed(error.to_string()))?;
-        let mut store = Store::new(&self.engine.pooled, host);
-        store.limiter(|host| &mut host.memory);
-        cpu::meter_store(&mut store, &self.cpu);
+    /// As [`Inner::answer`], by WASI 0.3: always with a fresh instance.
+    async fn answer_concurrently(
+        &self,
+        service: &ServicePre<Host>,
+        request: Request<Body>,
+        head: oneshot::Sender<Head>,
+    ) -> Ended {
+        let mut store = match self.store(service.engine()) {
+            Ok(store) => store,
+            Err(ended) => return ended,
+        };
         let began = Instant::now();
-        match self.program.instantiate_async(&mut store).await {
+        let service = match service.instantiate_async(&mut store).await {
+            Ok(service) => service,
+            Err(error) => return ended(&error, &store),
+        };
+        self.engine.counters.instantiations.took(began.elapsed());
+        let _counted = self.engine.counters.instance();
+        let request = request.map(|body| body.map_err(|error| hooks::body_error(&error)));
+        let answered = store.run_concurrent(async |store| {
+            let request = store.with(|mut store| p3::Request::from_http(store.data_mut().http().hooks, request).0);
+            let response = match service.handle(store, request).await? {
+                Ok(response) => response,
+                Err(code) => {
+                    // Whoever asked may be gone.
+                    let _ = head.send(Err(format!("{code:?}")));
+                    return Ok(());
+                }
+            };
+            let response = store.with(|store| response.into_http(store, async { Ok(()) }))?;
+            let (parts, body) = response.into_parts();
+            let (body, is_over) = hooks::from_guest_until(body);
+            let response = Response::from_parts(parts, body);
+            if head.send(Ok(response)).is_err() {
+                return Ok(());
+            }
+            // The guest goes on to write it.
+            is_over.await;
+            std::future::poll_fn(|context| store.poll_no_interesting_tasks(context)).await;
+            wasmtime::Result::Ok(())
+        });
+        match answered.await.and_then(|answered| answered) {
+            Ok(()) => Ended::Returned,
+            Err(error) => ended(&error, &store),
+        }
+    }
+
+    /// A fresh instance, or how it failed.
+    async fn instantiate(&self, proxy: &ProxyPre<Host>) -> Result<Instance, Ended> {
+        let mut store = self.store(proxy.engine())?;
+        let began = Instant::now();
+        match proxy.instantiate_async(&mut store).await {
             Ok(proxy) => {
                 self.engine.counters.instantiations.took(began.elapsed());
                 Ok(Instance::new(store, proxy))
             }
             Err(error) => Err(ended(&error, &store)),
         }
+    }
+
+    /// What an instance is made in.
+    fn store(&self, engine: &wasmtime::Engine) -> Result<Store<Host>, Ended> {
+        let host = Host::new(&self.grants, &self.memory, self.killed.subscribe());
+        let host = host.map_err(|error| Ended::Failed(error.to_string()))?;
+        let mut store = Store::new(engine, host);
+        store.limiter(|host| &mut host.memory);
+        cpu::meter_store(&mut store, &self.cpu);
+        Ok(store)
     }
 }
 

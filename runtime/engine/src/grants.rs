@@ -42,6 +42,8 @@ pub struct Grants {
     pub memory_limit_bytes: Option<u64>,
     /// Thousandths of a core, over periods of 100 ms; none means no limit.
     pub cpu_limit_millis: Option<u32>,
+    /// Thousandths of a core that it should have where there is not enough for all: its weight among those that compute.
+    pub cpu_request_millis: u32,
     /// Where its HTTP requests go.
     pub outbound: Arc<dyn Outbound>,
     /// Where its sockets lead; none means that it has none. A function's are for going out only.
@@ -77,6 +79,7 @@ impl Grants {
             stderr: output,
             memory_limit_bytes: None,
             cpu_limit_millis: None,
+            cpu_request_millis: 0,
             outbound: Arc::new(NoOutbound),
             sockets: None,
             request_timeout: Duration::from_secs(30),

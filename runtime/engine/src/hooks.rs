@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
+use tokio::sync::oneshot;
 use wasmtime_wasi_http::{Error, RequestOptions, Result, WasiBody, WasiHttpHooks};
 
 use crate::grants::{Body, BoxError, Outbound, OutboundError};
@@ -63,6 +65,40 @@ pub(crate) fn body_error(error: &BoxError) -> Error {
 /// A body that a guest writes, for us to read.
 pub(crate) fn from_guest(body: WasiBody) -> Body {
     FromGuest(Mutex::new(body)).boxed()
+}
+
+/// As [`from_guest`], and a future that ends with the body.
+pub(crate) fn from_guest_until(body: WasiBody) -> (Body, impl Future<Output = ()>) {
+    let (over, is_over) = oneshot::channel::<()>();
+    let body = Until { body: FromGuest(Mutex::new(body)), _over: over };
+    // Nothing is ever sent.
+    (body.boxed(), is_over.map(drop))
+}
+
+/// A body whose end is waited for.
+struct Until {
+    body: FromGuest,
+    _over: oneshot::Sender<()>,
+}
+
+impl http_body::Body for Until {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// Makes a body `Sync`, which ours must be and a guest's is not; the lock is never contended.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
@@ -14,6 +15,7 @@ use crate::input::Input;
 use crate::memory;
 use crate::output::Output;
 use crate::sockets::{Own, View};
+use crate::stop;
 
 /// Beside a component.
 pub(crate) struct Host {
@@ -22,12 +24,19 @@ pub(crate) struct Host {
     hooks: Hooks,
     table: ResourceTable,
     sockets: Own,
+    asked_to_stop: watch::Receiver<bool>,
     pub memory: memory::Share,
 }
 
 impl Host {
-    pub(crate) fn new(grants: &Grants, memory: &Arc<memory::Meter>) -> Result<Self, StartError> {
+    /// `asked_to_stop` is what the guest hears by `shoal:guest/lifecycle`, if it may.
+    pub(crate) fn new(
+        grants: &Grants,
+        memory: &Arc<memory::Meter>,
+        asked_to_stop: watch::Receiver<bool>,
+    ) -> Result<Self, StartError> {
         Ok(Self {
+            asked_to_stop,
             wasi: wasi(grants)?.build(),
             sockets: Own::new(grants.sockets.clone()),
             http: WasiHttpCtx::new(),
@@ -42,6 +51,11 @@ impl Host {
     /// Its sockets.
     pub(crate) fn sockets(&mut self) -> View<'_> {
         View { own: &mut self.sockets, table: &mut self.table, inner: self.wasi.sockets() }
+    }
+
+    /// What it is told.
+    pub(crate) fn lifecycle(&mut self) -> stop::View<'_> {
+        stop::View { asked: &self.asked_to_stop, table: &mut self.table }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -26,6 +26,10 @@ struct Pipe {
     /// What came and is not yet read.
     rest: Bytes,
     is_over: bool,
+    /// Whether the guest has ever asked for it.
+    is_used: bool,
+    /// The guest, where it waits.
+    guest: Option<Waker>,
 }
 
 /// The end of a pipe that the embedder writes to. The guest's input ends when all its clones are gone.
@@ -48,8 +52,22 @@ impl Stdin {
     /// An input that is what is written to the other end.
     pub fn pipe() -> (StdinWriter, Self) {
         let (sender, receiver) = mpsc::channel(PIECES);
-        let pipe = Pipe { receiver, rest: Bytes::new(), is_over: false };
+        let pipe = Pipe { receiver, rest: Bytes::new(), is_over: false, is_used: false, guest: None };
         (StdinWriter(sender), Self { pipe: Some(Arc::new(Mutex::new(pipe))) })
+    }
+
+    /// Whether the guest has asked for input, so that it would see its end.
+    pub(crate) fn is_used(&self) -> bool {
+        self.lock().is_some_and(|pipe| pipe.is_used)
+    }
+
+    /// Takes no more; what is written already can still be read.
+    pub(crate) fn close(&self) {
+        let Some(mut pipe) = self.lock() else { return };
+        pipe.receiver.close();
+        if let Some(guest) = pipe.guest.take() {
+            guest.wake();
+        }
     }
 
     fn lock(&self) -> Option<MutexGuard<'_, Pipe>> {
@@ -64,11 +82,15 @@ impl Stdin {
 
 impl Pipe {
     fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<bool> {
+        self.is_used = true;
         while self.rest.is_empty() && !self.is_over {
             match self.receiver.poll_recv(context) {
                 Poll::Ready(Some(bytes)) => self.rest = bytes,
                 Poll::Ready(None) => self.is_over = true,
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.guest = Some(context.waker().clone());
+                    return Poll::Pending;
+                }
             }
         }
         Poll::Ready(self.rest.is_empty())
@@ -123,7 +145,7 @@ impl Pollable for Stdin {
 impl InputStream for Stdin {
     fn read(&mut self, size: usize) -> StreamResult<Bytes> {
         let Some(mut pipe) = self.lock() else { return Err(StreamError::Closed) };
-        match pipe.poll_over(&mut Context::from_waker(std::task::Waker::noop())) {
+        match pipe.poll_over(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(true) => Err(StreamError::Closed),
             Poll::Ready(false) => Ok(pipe.take(size)),
             Poll::Pending => Ok(Bytes::new()),
@@ -145,6 +167,22 @@ mod tests {
         assert!(stdin.read(2).is_ok_and(|bytes| bytes == "ab"));
         assert!(other.read(8).is_ok_and(|bytes| bytes == "cdef"));
         drop(writer);
+        stdin.ready().await;
+        assert!(matches!(stdin.read(8), Err(StreamError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn an_input_that_is_closed_is_read_to_its_end() {
+        let (writer, mut stdin) = Stdin::pipe();
+        assert!(!stdin.is_used());
+        let mut other = stdin.clone();
+        let mut waiting = Box::pin(other.ready());
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        assert!(writer.write(Bytes::from_static(b"abc")).await);
+        stdin.close();
+        assert!(!writer.write(Bytes::from_static(b"d")).await);
+        waiting.await;
+        assert!(stdin.is_used() && stdin.read(8).is_ok_and(|bytes| bytes == "abc"));
         stdin.ready().await;
         assert!(matches!(stdin.read(8), Err(StreamError::Closed)));
     }

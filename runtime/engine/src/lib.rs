@@ -5,6 +5,7 @@
 //! and `module`; `memory` and `cpu` are the limits, `function` and `process` the two ways to run.
 
 mod cache;
+mod concurrent;
 mod cpu;
 mod engine;
 mod error;
@@ -20,6 +21,7 @@ mod output;
 mod process;
 mod sockets;
 mod stats;
+mod stop;
 mod usage;
 mod warm;
 

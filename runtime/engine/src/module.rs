@@ -6,14 +6,19 @@ use std::sync::Arc;
 use wasmtime::component::Component;
 use wasmtime::{InstancePre, Precompiled};
 use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi::p3::bindings as p3;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p3::bindings::ServicePre;
 
+use crate::cache::Cache;
+use crate::concurrent::{self, Concurrent};
 use crate::engine::Engine;
 use crate::error::{LoadError, StartError};
 use crate::function::Function;
 use crate::grants::Grants;
 use crate::host::{CoreHost, Host};
 use crate::process::Process;
+use crate::stop;
 
 /// How a module is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,9 +38,35 @@ pub struct Module {
 /// The module, linked.
 #[derive(Clone)]
 pub(crate) enum Program {
-    Function(ProxyPre<Host>),
-    Command(CommandPre<Host>),
+    Function(Handler),
+    Command(Command),
     Core(InstancePre<CoreHost>),
+}
+
+/// A component that answers requests.
+#[derive(Clone)]
+pub(crate) enum Handler {
+    /// By wasi:http 0.2.
+    Proxy(ProxyPre<Host>),
+    /// By wasi:http 0.3.
+    Service(ServicePre<Host>),
+}
+
+/// A component that is run as a process.
+#[derive(Clone)]
+pub(crate) struct Command {
+    pub program: Run,
+    /// Whether it listens for the wish that it should stop.
+    pub hears_stop: bool,
+}
+
+/// By which WASI it runs.
+#[derive(Clone)]
+pub(crate) enum Run {
+    /// By wasi:cli 0.2.
+    Alone(CommandPre<Host>),
+    /// By wasi:cli 0.3.
+    Concurrently(p3::CommandPre<Host>),
 }
 
 impl Module {
@@ -75,20 +106,30 @@ impl Module {
         digest: &str,
         wasm: impl FnOnce() -> std::io::Result<Vec<u8>>,
     ) -> Result<Self, LoadError> {
-        let cached = engine.cache.as_ref().and_then(|cache| cache.get(digest));
-        let program = match cached {
-            Some(path) => from_file(engine, &path)?,
-            None => {
-                let wasm = wasm().map_err(|error| machine("read the module", &error))?;
-                let code = compile(engine, &wasm)?;
-                match &engine.cache {
-                    Some(cache) => {
-                        let path =
-                            cache.put(digest, &code).map_err(|error| machine("keep the compiled module", &error))?;
-                        from_file(engine, &path)?
-                    }
-                    None => from_bytes(engine, &code)?,
-                }
+        if let Some(path) = engine.cache.as_ref().and_then(|cache| cache.get(digest)) {
+            return Ok(Self { engine: engine.clone(), program: from_file(engine, &path)? });
+        }
+        if engine.has_concurrent_code()
+            && let Some(path) = engine.concurrent()?.cache.as_ref().and_then(|cache| cache.get(digest))
+        {
+            return Ok(Self { engine: engine.clone(), program: concurrent_from_file(engine.concurrent()?, &path)? });
+        }
+        let wasm = wasm().map_err(|error| machine("read the module", &error))?;
+        let keep = |cache: &Cache, code: &[u8]| {
+            cache.put(digest, code).map_err(|error| machine("keep the compiled module", &error))
+        };
+        let program = if concurrent::is_needed(&wasm) {
+            let concurrent = engine.concurrent()?;
+            let code = compile(&concurrent.engine, &wasm)?;
+            match &concurrent.cache {
+                Some(cache) => concurrent_from_file(concurrent, &keep(cache, &code)?)?,
+                None => concurrent_from_bytes(concurrent, &code)?,
+            }
+        } else {
+            let code = compile(&engine.plain, &wasm)?;
+            match &engine.cache {
+                Some(cache) => from_file(engine, &keep(cache, &code)?)?,
+                None => from_bytes(engine, &code)?,
             }
         };
         Ok(Self { engine: engine.clone(), program })
@@ -100,10 +141,10 @@ fn machine(doing: &str, error: &dyn std::fmt::Display) -> LoadError {
 }
 
 /// Compiles a component or a core module, as its first bytes say.
-fn compile(engine: &Engine, wasm: &[u8]) -> Result<Vec<u8>, LoadError> {
+fn compile(engine: &wasmtime::Engine, wasm: &[u8]) -> Result<Vec<u8>, LoadError> {
     let compiled = match wasm.get(..8) {
-        Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => engine.plain.precompile_module(wasm),
-        Some([0, b'a', b's', b'm', _, 0, 1, 0]) => engine.plain.precompile_component(wasm),
+        Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => engine.precompile_module(wasm),
+        Some([0, b'a', b's', b'm', _, 0, 1, 0]) => engine.precompile_component(wasm),
         _ => {
             let start: Vec<String> = wasm.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
             return Err(LoadError::NotWasm(if start.is_empty() { "nothing".to_string() } else { start.join(" ") }));
@@ -155,27 +196,74 @@ fn link(
     pooled: &Component,
     plain: impl FnOnce() -> Result<Component, LoadError>,
 ) -> Result<Program, LoadError> {
-    let exports = |interface: &str| {
-        let component_type = pooled.component_type();
-        component_type.exports(&engine.pooled).any(|(name, _)| name.starts_with(interface))
-    };
-    let import = |error: wasmtime::Error| {
-        let component_type = pooled.component_type();
-        let foreign: Vec<_> =
-            component_type.imports(&engine.pooled).map(|(name, _)| name).filter(|name| !is_wasi(name)).collect();
-        missing(&foreign, &error)
-    };
+    let exports = |interface| exports(&engine.pooled, pooled, interface);
+    let import = |error| missing_of(&engine.pooled, pooled, &error);
     if exports("wasi:http/incoming-handler@0.2") {
         let program = engine.function_linker.instantiate_pre(pooled).map_err(import)?;
-        return ProxyPre::new(program).map(Program::Function).map_err(|error| LoadError::Compile(format!("{error:#}")));
+        let proxy = ProxyPre::new(program).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
+        return Ok(Program::Function(Handler::Proxy(proxy)));
     }
     if exports("wasi:cli/run@0.2") {
+        let hears_stop = hears_stop(&engine.pooled, pooled);
         let program = engine.process_linker.instantiate_pre(&plain()?).map_err(import)?;
-        return CommandPre::new(program)
-            .map(Program::Command)
-            .map_err(|error| LoadError::Compile(format!("{error:#}")));
+        let program = CommandPre::new(program).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
+        return Ok(Program::Command(Command { program: Run::Alone(program), hears_stop }));
     }
     Err(LoadError::Library)
+}
+
+#[expect(unsafe_code, reason = "compiled code can only be loaded on trust")]
+fn concurrent_from_file(concurrent: &Concurrent, path: &Path) -> Result<Program, LoadError> {
+    // SAFETY: as in `from_file`.
+    let component = unsafe { Component::deserialize_file(&concurrent.engine, path) };
+    link_concurrent(concurrent, &component.map_err(|error| machine("load the compiled module", &format!("{error:#}")))?)
+}
+
+#[expect(unsafe_code, reason = "compiled code can only be loaded on trust")]
+fn concurrent_from_bytes(concurrent: &Concurrent, code: &[u8]) -> Result<Program, LoadError> {
+    // SAFETY: as in `from_bytes`.
+    let component = unsafe { Component::deserialize(&concurrent.engine, code) };
+    link_concurrent(concurrent, &component.map_err(|error| machine("load the compiled module", &format!("{error:#}")))?)
+}
+
+/// Links a component of WASI 0.3.
+fn link_concurrent(concurrent: &Concurrent, component: &Component) -> Result<Program, LoadError> {
+    let engine = &concurrent.engine;
+    let compile = |error: wasmtime::Error| LoadError::Compile(format!("{error:#}"));
+    let linked = || {
+        let linked = concurrent.linker.instantiate_pre(component);
+        linked.map_err(|error| missing_of(engine, component, &error))
+    };
+    // One that is of both does as the older one asks.
+    if exports(engine, component, "wasi:http/incoming-handler@0.2") {
+        return Ok(Program::Function(Handler::Proxy(ProxyPre::new(linked()?).map_err(compile)?)));
+    }
+    if exports(engine, component, "wasi:http/handler@0.3") {
+        return Ok(Program::Function(Handler::Service(ServicePre::new(linked()?).map_err(compile)?)));
+    }
+    let hears_stop = hears_stop(engine, component);
+    let program = if exports(engine, component, "wasi:cli/run@0.3") {
+        Run::Concurrently(p3::CommandPre::new(linked()?).map_err(compile)?)
+    } else if exports(engine, component, "wasi:cli/run@0.2") {
+        Run::Alone(CommandPre::new(linked()?).map_err(compile)?)
+    } else {
+        return Err(LoadError::Library);
+    };
+    Ok(Program::Command(Command { program, hears_stop }))
+}
+
+fn exports(engine: &wasmtime::Engine, component: &Component, interface: &str) -> bool {
+    component.component_type().exports(engine).any(|(name, _)| name.starts_with(interface))
+}
+
+fn hears_stop(engine: &wasmtime::Engine, component: &Component) -> bool {
+    component.component_type().imports(engine).any(|(name, _)| name.starts_with(stop::INTERFACE))
+}
+
+fn missing_of(engine: &wasmtime::Engine, component: &Component, error: &wasmtime::Error) -> LoadError {
+    let component_type = component.component_type();
+    let foreign: Vec<_> = component_type.imports(engine).map(|(name, _)| name).filter(|name| !is_known(name)).collect();
+    missing(&foreign, error)
 }
 
 fn link_core(engine: &Engine, module: &wasmtime::Module) -> Result<Program, LoadError> {
@@ -190,11 +278,13 @@ fn link_core(engine: &Engine, module: &wasmtime::Module) -> Result<Program, Load
     })
 }
 
-/// Whether we have this interface of a component, in a version of 0.2.
-fn is_wasi(import: &str) -> bool {
+/// Whether we have this interface of a component, in a version of 0.2 or 0.3, or as our own.
+fn is_known(import: &str) -> bool {
     const PACKAGES: [&str; 7] = ["cli", "clocks", "filesystem", "http", "io", "random", "sockets"];
     let package = import.strip_prefix("wasi:").and_then(|rest| rest.split_once('/'));
-    package.is_some_and(|(package, interface)| PACKAGES.contains(&package) && interface.contains("@0.2."))
+    package.is_some_and(|(package, interface)| {
+        PACKAGES.contains(&package) && ["@0.2.", "@0.3."].iter().any(|version| interface.contains(version))
+    }) || import.starts_with(stop::INTERFACE)
 }
 
 /// Names every import that we do not have at all, or else says what is wrong with the first that does not fit.

@@ -1,7 +1,12 @@
 //! A process: one instance, run to its exit.
+//!
+//! It is asked to stop before it is killed. What it hears of that: `shoal:guest/lifecycle` if it imports it, the end of its
+//! input if it reads any, and nobody who connects any more.
 
 use std::sync::Arc;
 
+use futures_util::future::{BoxFuture, FutureExt};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use wasmtime::Store;
 use wasmtime_wasi::I32Exit;
@@ -11,8 +16,10 @@ use crate::engine::Engine;
 use crate::error::StartError;
 use crate::grants::Grants;
 use crate::host::{CoreHost, Host};
+use crate::input::Stdin;
 use crate::memory;
-use crate::module::Program;
+use crate::module::{Program, Run};
+use crate::sockets::Service;
 use crate::usage::Usage;
 
 /// How a process ended.
@@ -43,32 +50,41 @@ pub struct Process {
     exit: Option<Exit>,
     memory: Arc<memory::Meter>,
     cpu: Arc<cpu::Meter>,
+    stdin: Stdin,
+    service: Arc<Service>,
+    ask: watch::Sender<bool>,
+    hears_stop: bool,
 }
 
 impl Process {
     pub(crate) fn start(engine: &Arc<Engine>, program: &Program, grants: &Grants) -> Result<Self, StartError> {
         let memory = memory::Meter::new(grants.memory_limit_bytes);
-        let cpu = cpu::Meter::new(grants.cpu_limit_millis);
+        let cpu = cpu::Meter::new(grants.cpu_limit_millis, grants.cpu_request_millis);
+        let service = Service::new();
+        let grants = Grants { sockets: grants.sockets.clone().map(|sockets| service.of(sockets)), ..grants.clone() };
+        let ask = watch::Sender::new(false);
+        let hears_stop = matches!(program, Program::Command(command) if command.hears_stop);
         let task = match program {
             Program::Command(command) => {
-                let mut store = Store::new(&engine.plain, Host::new(grants, &memory)?);
+                let host = Host::new(&grants, &memory, ask.subscribe())?;
+                let wasm = match &command.program {
+                    Run::Alone(program) => program.engine(),
+                    Run::Concurrently(program) => program.engine(),
+                };
+                let mut store = Store::new(wasm, host);
                 store.limiter(|host| &mut host.memory);
                 cpu::meter_store(&mut store, &cpu);
-                let command = command.clone();
+                let program = command.program.clone();
                 let counted = engine.counters.instance();
                 let run = async move {
                     let _counted = counted;
-                    let ended = async {
-                        let instance = command.instantiate_async(&mut store).await?;
-                        instance.wasi_cli_run().call_run(&mut store).await
-                    };
-                    let ended = ended.await.map(|outcome| i32::from(outcome.is_err()));
+                    let ended = run(&program, &mut store).await.map(|outcome| i32::from(outcome.is_err()));
                     exit(ended, store.data().memory.exceeded())
                 };
-                engine.guests().spawn(Metered::new(run, cpu.clone(), engine.ticker.clone()))
+                engine.guests().spawn(Metered::new(run, cpu.clone(), engine.cpu.clone()))
             }
             Program::Core(module) => {
-                let mut store = Store::new(&engine.plain, CoreHost::new(grants, &memory)?);
+                let mut store = Store::new(&engine.plain, CoreHost::new(&grants, &memory)?);
                 store.limiter(|host| &mut host.memory);
                 cpu::meter_store(&mut store, &cpu);
                 let module = module.clone();
@@ -82,11 +98,11 @@ impl Process {
                     let ended = ended.await.map(|()| 0);
                     exit(ended, store.data().memory.exceeded())
                 };
-                engine.guests().spawn(Metered::new(run, cpu.clone(), engine.ticker.clone()))
+                engine.guests().spawn(Metered::new(run, cpu.clone(), engine.cpu.clone()))
             }
             Program::Function(_) => return Err(StartError::Kind("a function, not a process")),
         };
-        Ok(Self { task, exit: None, memory, cpu })
+        Ok(Self { task, exit: None, memory, cpu, stdin: grants.stdin, service, ask, hears_stop })
     }
 
     /// Waits for its end; answers the same again when asked again. Cancel safe.
@@ -103,6 +119,18 @@ impl Process {
         exit
     }
 
+    /// Asks it to stop: its ports close, its input ends, and it hears of it if it listens. Returns at once; what is answered is
+    /// ready when there is nothing to wait for before it is killed, which is never for one that will end by itself.
+    pub fn ask_stop(&self) -> BoxFuture<'static, ()> {
+        self.ask.send_replace(true);
+        self.stdin.close();
+        self.service.stop();
+        if self.hears_stop || self.stdin.is_used() {
+            return std::future::pending().boxed();
+        }
+        self.service.idle().boxed()
+    }
+
     /// Ends it within an epoch, whatever it does.
     pub fn kill(&self) {
         self.task.abort();
@@ -117,6 +145,20 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// Runs a command to its end.
+async fn run(program: &Run, store: &mut Store<Host>) -> wasmtime::Result<Result<(), ()>> {
+    match program {
+        Run::Alone(program) => {
+            let instance = program.instantiate_async(&mut *store).await?;
+            instance.wasi_cli_run().call_run(store).await
+        }
+        Run::Concurrently(program) => {
+            let instance = program.instantiate_async(&mut *store).await?;
+            store.run_concurrent(async |store| instance.wasi_cli_run().call_run(store).await).await?
+        }
     }
 }
 

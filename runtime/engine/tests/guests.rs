@@ -208,6 +208,80 @@ async fn a_function_answers_with_its_variables_and_nothing_of_the_last_request()
     assert_eq!(ask(&function, "/").await.0, StatusCode::SERVICE_UNAVAILABLE);
 }
 
+#[tokio::test]
+async fn a_function_of_wasi_0_3_answers_while_it_is_told() {
+    let engine = engine();
+    let module = example(&engine, "louder").await;
+    assert_eq!(module.kind(), Kind::Function);
+    let function = module.function(Grants::none(Arc::new(Printed::default()))).expect("a function");
+    for _ in 0..20 {
+        assert_eq!(ask(&function, "/").await, (StatusCode::OK, "say something, and hear it louder\n".to_string()));
+    }
+    let (mut told, body) = http_body_util::channel::Channel::<Bytes, shoal_engine::BoxError>::new(1);
+    let request = Request::post("/").body(body.boxed()).expect("a request");
+    let response = tokio::time::timeout(PATIENCE, function.call(request)).await.expect("an answer");
+    let mut heard = response.into_body();
+    for word in ["first", "second", "third"] {
+        told.send_data(Bytes::from(word)).await.expect("it is taken");
+        let mut answer = Vec::new();
+        while answer.len() < word.len() {
+            let frame = tokio::time::timeout(PATIENCE, heard.frame()).await.expect("in time");
+            answer.extend_from_slice(&frame.expect("there is more").expect("it is right").into_data().expect("data"));
+        }
+        assert_eq!(answer, word.to_uppercase().as_bytes());
+    }
+    drop(told);
+    let end = tokio::time::timeout(PATIENCE, heard.frame()).await.expect("in time");
+    assert!(end.as_ref().is_none_or(|frame| frame.as_ref().is_ok_and(http_body::Frame::is_trailers)), "{end:?}");
+    drop(heard);
+    eventually(|| (function.usage().memory_bytes() == 0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_process_of_wasi_0_3_does_several_things_at_once() {
+    let (exit, printed) = run("tandem", &["60", "1", "20"], |_| {}).await;
+    assert_eq!((exit.code, exit.reason), (0, ExitReason::Exited), "{printed}");
+    assert_eq!(printed, "1 ms have passed\n20 ms have passed\n60 ms have passed\n");
+    let (exit, printed) = run("tandem", &["soon"], |_| {}).await;
+    assert_eq!((exit.code, printed.as_str()), (1, "tandem: say numbers of milliseconds\n"));
+}
+
+#[tokio::test]
+async fn compiled_code_of_wasi_0_3_is_found_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = EngineConfig { cache_dir: Some(folder.path().to_path_buf()), ..EngineConfig::default() };
+    for turn in 0..2 {
+        let engine = Engine::new(&config).expect("an engine");
+        let wasm = path("louder");
+        let module = engine.load("louder", move || match turn {
+            0 => std::fs::read(wasm),
+            _ => Err(std::io::Error::other("it is asked for again")),
+        });
+        let function = module.await.expect("it loads").function(Grants::none(Arc::new(Printed::default())));
+        assert_eq!(ask(&function.expect("a function"), "/").await.0, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn processes_that_compute_without_end_let_others_answer_and_are_ended_at_once() {
+    let engine = Engine::new(&EngineConfig { threads: 1, ..EngineConfig::default() }).expect("an engine");
+    let spin = load(&engine, &core(r#"(module (func (export "_start") (loop (br 0))))"#)).await.expect("it loads");
+    let mut spinning: Vec<_> =
+        (0..4).map(|_| spin.start(&Grants::none(Arc::new(Printed::default()))).expect("it starts")).collect();
+    // All get their share, wherever they run.
+    eventually(|| spinning.iter().all(|process| process.usage().cpu_time().as_millis() >= 50).then_some(())).await;
+    let function = example(&engine, "hello").await.function(Grants::none(Arc::new(Printed::default())));
+    let function = function.expect("a function");
+    for _ in 0..50 {
+        assert_eq!(ask(&function, "/").await.0, StatusCode::OK);
+    }
+    for process in &mut spinning {
+        process.kill();
+        let exit = tokio::time::timeout(PATIENCE, process.wait()).await.expect("it ends");
+        assert_eq!(exit.reason, ExitReason::Killed);
+    }
+}
+
 /// Answers what it was asked for, or refuses.
 struct Mirror {
     allowed: bool,
@@ -265,6 +339,67 @@ async fn a_process_listens_on_its_own_port_and_closes_it_with_its_end() {
         tokio::time::timeout(PATIENCE, process.wait()).await.expect("it ends");
     }
     assert!(pods.iter().all(|pod| pod.open("10.64.0.9:1000", 80).is_none()));
+}
+
+#[tokio::test]
+async fn a_process_that_listens_for_it_ends_by_itself_when_it_is_asked_to_stop() {
+    let engine = engine();
+    let printed = Arc::new(Printed::default());
+    let mut grants = Grants::none(printed.clone());
+    grants.environment = vec![("PERIOD_MS".to_string(), "600000".to_string())];
+    let mut process = example(&engine, "ticker").await.start(&grants).expect("it starts");
+    eventually(|| printed.text().contains("1 tick\n").then_some(())).await;
+    let left = process.ask_stop();
+    let exit = tokio::select! {
+        exit = tokio::time::timeout(PATIENCE, process.wait()) => exit.expect("it ends"),
+        () = left => panic!("it is to be waited for"),
+    };
+    assert_eq!((exit.code, exit.reason), (0, ExitReason::Exited));
+    assert!(printed.text().ends_with("ticker stops after 1 lines\n"), "{}", printed.text());
+}
+
+#[tokio::test]
+async fn a_process_that_is_asked_to_stop_lets_nobody_in_and_those_who_are_in_finish() {
+    let engine = engine();
+    let pod = Pod::new("10.64.0.2");
+    let mut grants = Grants::none(Arc::new(Printed::default()));
+    grants.arguments = ["echo", "serve", "7"].map(str::to_string).into();
+    grants.sockets = Some(pod.clone());
+    let process = example(&engine, "echo").await.start(&grants).expect("it starts");
+    let mut stream = eventually(|| pod.open("10.64.0.9:1000", 7)).await;
+    stream.read_exact(&mut [0; 15]).await.expect("a greeting");
+    let late = pod.open("10.64.0.9:1001", 7).expect("it still listens");
+    let mut left = process.ask_stop();
+    assert!(pod.open("10.64.0.9:1002", 7).is_none());
+    assert!(futures_util::poll!(&mut left).is_pending());
+    for (mut stream, heard) in [(stream, ""), (late, "echo of nobody\n")] {
+        stream.write_all(b"the rest").await.expect("it is taken");
+        stream.shutdown().await.expect("an end");
+        let mut answer = String::new();
+        tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("an end").expect("a text");
+        assert_eq!(answer, format!("{heard}the rest"));
+    }
+    tokio::time::timeout(PATIENCE, left).await.expect("nobody is connected any more");
+}
+
+#[tokio::test]
+async fn what_cannot_hear_that_it_should_stop_need_not_be_waited_for_but_one_that_reads_its_input_ends_with_it() {
+    let engine = engine();
+    let deaf = load(&engine, &core(r#"(module (func (export "_start") (loop (br 0))))"#)).await.expect("it loads");
+    let deaf = deaf.start(&Grants::none(Arc::new(Printed::default()))).expect("it starts");
+    tokio::time::timeout(PATIENCE, deaf.ask_stop()).await.expect("nothing to wait for");
+
+    let (printed, (writer, stdin)) = (Arc::new(Printed::default()), shoal_engine::Stdin::pipe());
+    let mut grants = Grants::none(printed.clone());
+    grants.arguments = vec!["cat".to_string()];
+    grants.stdin = stdin;
+    let mut reader = example(&engine, "toolbox").await.start(&grants).expect("it starts");
+    assert!(writer.write(Bytes::from_static(b"first\n")).await);
+    eventually(|| (printed.text() == "first\n").then_some(())).await;
+    let mut left = reader.ask_stop();
+    let exit = tokio::time::timeout(PATIENCE, reader.wait()).await.expect("it ends");
+    assert_eq!(exit.code, 0);
+    assert!(futures_util::poll!(&mut left).is_pending());
 }
 
 #[tokio::test]

@@ -53,8 +53,13 @@ impl Live {
     /// One who was attached to its input is gone.
     pub fn detached(&self) {
         if self.is_stdin_once {
-            self.stdin.lock().unwrap_or_else(PoisonError::into_inner).take();
+            self.end_input();
         }
+    }
+
+    /// Nobody writes to it any more.
+    pub fn end_input(&self) {
+        self.stdin.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 

@@ -88,7 +88,7 @@ async fn compare(
     for number in 0..clients {
         connections.push((cluster.client(number).await?, 0u64));
     }
-    let own = load::drive(connections, DURATION, move |(mut client, count), number| async move {
+    let own = load::drive(connections, DURATION, Duration::ZERO, move |(mut client, count), number| async move {
         let key = format!("/bench/{number}/{}", count % 1_000);
         if is_write {
             client.put(&key, &[b'x'; VALUE]).await?;
@@ -104,7 +104,7 @@ async fn compare(
     for number in 0..clients {
         connections.push((etcd.client(number).await?, 0u64));
     }
-    let other = load::drive(connections, DURATION, move |(mut client, count), number| async move {
+    let other = load::drive(connections, DURATION, Duration::ZERO, move |(mut client, count), number| async move {
         let key = format!("/bench/{number}/{}", count % 1_000);
         if is_write {
             client.put(&key, &[b'x'; VALUE]).await?;
@@ -127,7 +127,7 @@ async fn local_reads(report: &mut Report, cluster: &Cluster) -> anyhow::Result<(
     for number in 0..64 {
         connections.push(cluster.client(number).await?);
     }
-    let load = load::drive(connections, DURATION, |mut client, number| async move {
+    let load = load::drive(connections, DURATION, Duration::ZERO, |mut client, number| async move {
         client.read_local(&format!("/bench/{number}/1")).await?;
         Ok(client)
     })
@@ -199,7 +199,7 @@ async fn join(report: &mut Report) -> anyhow::Result<()> {
     let alone = writes(&cluster, Duration::from_secs(3)).await?;
     let writing = {
         let clients = clients(&cluster, 16).await?;
-        tokio::spawn(load::drive(clients, Duration::from_secs(3), put_some))
+        tokio::spawn(load::drive(clients, Duration::from_secs(3), Duration::ZERO, put_some))
     };
     let begun = Instant::now();
     cluster.add().await?;
@@ -227,5 +227,5 @@ async fn clients(cluster: &Cluster, count: usize) -> anyhow::Result<Vec<Client>>
 }
 
 async fn writes(cluster: &Cluster, duration: Duration) -> anyhow::Result<f64> {
-    Ok(load::drive(clients(cluster, 16).await?, duration, put_some).await?.rate)
+    Ok(load::drive(clients(cluster, 16).await?, duration, Duration::ZERO, put_some).await?.rate)
 }

@@ -2,10 +2,22 @@
 //!
 //! PERIOD_MS is the time between two lines (default 1000). A file named by MESSAGE_FILE, usually from a ConfigMap, is what
 //! it prints; without one, it prints the value of MESSAGE. With PORT it also serves: whoever asks there by HTTP gets the last line.
+//! When it is asked to stop it says how far it got, and ends with 0.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
+
+use wasip2::clocks::monotonic_clock::subscribe_duration;
+use wasip2::io::poll::{Pollable, poll};
+
+use crate::shoal::guest::lifecycle::stop_requested;
+
+wit_bindgen::generate!({
+    path: "../../runtime/engine/wit",
+    world: "shoal:guest/process",
+    with: { "wasi:io/poll@0.2.12": wasip2::io::poll },
+});
 
 /// How often it looks whether somebody asks.
 const LOOK: Duration = Duration::from_millis(20);
@@ -21,14 +33,26 @@ fn main() {
             None
         }
     });
+    let stop = stop_requested();
     for count in 1u64.. {
         let line = format!("{count} {}", message());
         println!("{line}");
+        let until = Instant::now() + period;
         match &listener {
-            None => std::thread::sleep(period),
-            Some(listener) => serve(listener, &line, Instant::now() + period),
+            None => rest(period, &stop),
+            Some(listener) => serve(listener, &line, until, &stop),
+        }
+        if stop.ready() {
+            println!("ticker stops after {count} lines");
+            return;
         }
     }
+}
+
+/// Waits for so long, or until it is asked to stop.
+fn rest(time: Duration, stop: &Pollable) {
+    let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    poll(&[stop, &subscribe_duration(nanoseconds)]);
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -54,13 +78,14 @@ fn listen(port: u64) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Answers with `line` until it is time for the next.
-fn serve(listener: &TcpListener, line: &str, until: Instant) {
-    while let Some(rest) = until.checked_duration_since(Instant::now()) {
+/// Answers with `line` until it is time for the next, or to stop.
+fn serve(listener: &TcpListener, line: &str, until: Instant, stop: &Pollable) {
+    while let Some(left) = until.checked_duration_since(Instant::now()) {
         match listener.accept() {
             // A caller that goes away early has only itself to blame.
             Ok((stream, _)) => drop(answer(stream, line)),
-            Err(_) => std::thread::sleep(rest.min(LOOK)),
+            Err(_) if stop.ready() => return,
+            Err(_) => rest(left.min(LOOK), stop),
         }
     }
 }

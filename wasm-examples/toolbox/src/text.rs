@@ -29,7 +29,7 @@ pub fn cat(arguments: &[String], streams: &mut Streams) -> Outcome {
     for name in named(names) {
         match open(name, input) {
             Ok(mut input) => {
-                io::copy(&mut input, output)?;
+                pass_on(&mut input, output)?;
             }
             // The others are still shown.
             Err(error) => {
@@ -39,6 +39,18 @@ pub fn cat(arguments: &[String], streams: &mut Streams) -> Outcome {
         }
     }
     Ok(code)
+}
+
+/// Copies all, each piece as soon as it is there: whoever types sees what he typed.
+fn pass_on(input: &mut impl Read, output: &mut impl Write) -> io::Result<()> {
+    let mut piece = vec![0; 16 * 1024];
+    loop {
+        match input.read(&mut piece)? {
+            0 => return Ok(()),
+            length => output.write_all(&piece[..length])?,
+        }
+        output.flush()?;
+    }
 }
 
 pub fn echo(arguments: &[String], streams: &mut Streams) -> Outcome {

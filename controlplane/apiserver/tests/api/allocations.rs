@@ -60,3 +60,19 @@ async fn nodes_that_register_at_once_have_networks_of_their_own() {
     assert_eq!(api.delete(&format!("{NODES}/{name}")).await.code, 200);
     assert_eq!(api.post(NODES, greedy).await.code, 201);
 }
+
+#[tokio::test]
+async fn a_node_s_network_has_room_for_its_pods() {
+    const NODES: &str = "/api/v1/nodes";
+    let api = Api::start().await;
+    let large = json!({"metadata": {"name": "large"}, "status": {"capacity": {"pods": "10000"}}});
+    let made = api.create(NODES, large.clone()).await;
+    let network = made["spec"]["podCIDR"].as_str().expect("a network");
+    assert!(network.ends_with("/18"), "{network}");
+    // Nobody gets a part of it.
+    let part = network.replace("/18", "/24");
+    let small = json!({"metadata": {"name": "small"}, "spec": {"podCIDR": part, "podCIDRs": [part]}});
+    assert_eq!(api.post(NODES, small.clone()).await.code, 422);
+    assert_eq!(api.delete(&format!("{NODES}/large")).await.code, 200);
+    assert_eq!(api.post(NODES, small).await.code, 201);
+}

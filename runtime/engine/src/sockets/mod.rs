@@ -8,6 +8,7 @@ mod bindings;
 mod grant;
 mod names;
 mod pending;
+mod service;
 mod stream;
 mod tcp;
 mod udp;
@@ -21,6 +22,7 @@ use wasmtime_wasi::sockets::{WasiSocketsCtx, WasiSocketsCtxView};
 
 pub(crate) use self::grant::OnlyOutgoing;
 pub use self::grant::{Accepted, ByteStream, Datagram, Datagrams, Listener, ReadWrite, SocketFailure, Sockets};
+pub(crate) use self::service::Service;
 
 use self::bindings::wasi::sockets as wasi;
 use crate::host::Host;
