@@ -21,6 +21,7 @@ mod follow;
 mod function_target;
 mod guests;
 mod hooks;
+mod host_ports;
 mod join;
 mod keeper;
 mod kubelet_api;
@@ -55,6 +56,7 @@ mod sub_path;
 mod summary;
 #[cfg(test)]
 mod test_network;
+mod tokens;
 mod uplink;
 mod usage;
 mod worker;

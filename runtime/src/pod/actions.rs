@@ -18,6 +18,8 @@ use super::status::has_ended;
 pub enum PodAction {
     /// Make the volumes' directories.
     Mount,
+    /// Bring the volumes' contents up to date: something in them ends.
+    Renew,
     /// Fetch and compile a container's module.
     Pull {
         /// Whose.
@@ -69,6 +71,7 @@ pub fn pod_actions(pod: &Pod, observed: &Observed, now: Timestamp) -> Vec<PodAct
     actions.extend(spec::all_containers(pod).filter_map(|c| pull(pod, observed, c, now)));
     actions.extend(spec::all_containers(pod).filter_map(|c| stop_unhealthy(pod, observed, c, now)));
     if matches!(observed.volumes, Volumes::Mounted) {
+        actions.extend(observed.renew_at.filter(|at| now >= *at).map(|_| PodAction::Renew));
         actions.extend(starts(pod, observed, now));
     }
     actions
@@ -81,6 +84,7 @@ pub fn next_wake(pod: &Pod, observed: &Observed, now: Timestamp) -> Option<Times
     if let Volumes::Failed { failures, at, .. } = &observed.volumes {
         times.push(after(*at, retry_delay(*failures)));
     }
+    times.extend(observed.renew_at);
     for container in spec::all_containers(pod) {
         let Some(seen) = observed.containers.get(&container.name) else { continue };
         if let Image::Failed { failures, at, .. } = &seen.image {

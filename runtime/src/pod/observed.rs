@@ -31,6 +31,9 @@ pub struct Observed {
     /// Its volumes.
     #[serde(skip)]
     pub volumes: Volumes,
+    /// When what is in them must be renewed: a token ends.
+    #[serde(skip)]
+    pub renew_at: Option<Timestamp>,
     /// Set when every container is to stop for good though the pod is not deleted.
     pub doom: Option<Doom>,
     /// The pod's object is gone from the API: what runs must stop and there is nobody to report to.
@@ -208,8 +211,11 @@ pub enum ProbeKind {
 /// Something that came of an action, or of the world.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Happening {
-    /// The volumes are there.
-    Mounted,
+    /// The volumes are there, and up to date.
+    Mounted {
+        /// Until when, if something in them ends.
+        renew_at: Option<Timestamp>,
+    },
     /// They could not be made.
     MountFailed(String),
     /// The module is here and compiled.
@@ -295,6 +301,7 @@ impl Observed {
     /// Such an end counts as a restart and says what happened, but nobody is made to wait for it.
     pub fn after_restart(mut self, now: Timestamp) -> Observed {
         self.volumes = Volumes::Missing;
+        self.renew_at = None;
         for container in self.containers.values_mut() {
             container.image = Image::Unknown;
             match &container.state {
@@ -333,6 +340,7 @@ impl Observed {
                 let failures = if let Volumes::Failed { failures, .. } = &self.volumes { *failures } else { 0 };
                 self.volumes = Volumes::Mounting { failures };
             }
+            PodAction::Renew => self.renew_at = None,
             PodAction::Pull { container } => self.with(container, |c| {
                 let failures = if let Image::Failed { failures, .. } = &c.image { *failures } else { 0 };
                 c.image = Image::Pulling { failures };
@@ -357,7 +365,10 @@ impl Observed {
     /// Takes note of what came of an action. What is of an earlier run is ignored.
     pub fn note(&mut self, pod: &Pod, happening: Happening, now: Timestamp) {
         match happening {
-            Happening::Mounted => self.volumes = Volumes::Mounted,
+            Happening::Mounted { renew_at } => {
+                self.volumes = Volumes::Mounted;
+                self.renew_at = renew_at;
+            }
             Happening::MountFailed(message) => {
                 let failures = match &self.volumes {
                     Volumes::Mounting { failures } => failures + 1,

@@ -12,6 +12,8 @@ use super::spec;
 use super::status::{has_ended, pod_status};
 
 const HOST: &str = "127.0.1.1";
+/// How long a token in a volume is good.
+const TOKEN_LIFE: SignedDuration = SignedDuration::from_secs(480);
 
 /// One step of a pod's life as the generator tells it.
 #[derive(Debug, Clone)]
@@ -125,13 +127,20 @@ impl Life {
         self.observed.note(&self.pod, happening, self.now);
     }
 
+    /// The volumes of these pods hold a token, as far as anybody knows.
+    fn note_mounted(&mut self) {
+        let renew_at = Some(self.now + TOKEN_LIFE);
+        self.note(Happening::Mounted { renew_at });
+    }
+
     fn complete(&mut self, succeed: bool) {
         if self.pending.is_empty() {
             return;
         }
         let failed = || "no".to_owned();
         match self.pending.remove(0) {
-            PodAction::Mount if succeed => self.note(Happening::Mounted),
+            PodAction::Mount if succeed => self.note_mounted(),
+            PodAction::Renew => self.note_mounted(),
             PodAction::Mount => self.note(Happening::MountFailed(failed())),
             PodAction::Pull { container } if succeed => {
                 self.note(Happening::Pulled { container, image_id: "hello@sha256:1".into() })
@@ -306,6 +315,32 @@ proptest! {
         }
         let status = pod_status(&life.pod, &life.observed, HOST, life.now);
         prop_assert!(status.conditions.unwrap_or_default().iter().all(|c| c.status == "True"));
+    }
+
+    #[test]
+    fn a_token_is_renewed_as_long_as_its_pod_lives(pod in pod_strategy(), waits in prop::collection::vec(1i64..900, 1..10)) {
+        let mut life = Life::new(pod);
+        // A deadline would end the pod and its tokens with it.
+        life.pod.spec.as_mut().expect("it has one").active_deadline_seconds = None;
+        life.decide();
+        while !life.pending.is_empty() {
+            life.complete(true);
+        }
+        for wait in waits {
+            let due = life.observed.renew_at.expect("there is a token");
+            let wake = next_wake(&life.pod, &life.observed, life.now).expect("something is to come");
+            prop_assert!(has_ended(&life.pod, &life.observed) || wake <= due);
+            life.take(&Step::Wait(wait));
+            life.decide();
+            let is_renewing = life.pending.contains(&PodAction::Renew);
+            prop_assert_eq!(is_renewing, life.now >= due && !has_ended(&life.pod, &life.observed));
+            while !life.pending.is_empty() {
+                life.complete(true);
+            }
+            if has_ended(&life.pod, &life.observed) {
+                return Ok(());
+            }
+        }
     }
 
     #[test]

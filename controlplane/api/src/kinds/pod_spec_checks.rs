@@ -15,6 +15,7 @@ pub(super) fn check(spec: &Value, path: &str, restart_policies: &[&str], problem
         problems.push(FieldError::required(format!("{path}.containers"), ""));
     }
     let mut seen = BTreeSet::new();
+    check_host_ports(spec, path, problems);
     for field in ["containers", "initContainers"] {
         for (index, container) in list(spec, &format!("/{field}")).iter().enumerate() {
             let path = format!("{path}.{field}[{index}]");
@@ -79,11 +80,32 @@ fn check_volumes<'a>(spec: &'a Value, path: &str, problems: &mut Vec<FieldError>
             problems.push(FieldError::required(format!("{path}.configMap.name"), ""));
         }
         check_storage(volume, &path, problems);
+        for (index, source) in list(volume, "/projected/sources").iter().enumerate() {
+            if let Some(token) = source.get("serviceAccountToken") {
+                let path = format!("{path}.projected.sources[{index}].serviceAccountToken");
+                check_token(token, &path, problems);
+            }
+        }
         if let Some(size) = volume.pointer("/emptyDir/sizeLimit") {
             quantity(problems, &format!("{path}.emptyDir.sizeLimit"), size);
         }
     }
     seen
+}
+
+fn check_token(token: &Value, path: &str, problems: &mut Vec<FieldError>) {
+    let seconds = token.get("expirationSeconds").and_then(Value::as_i64);
+    let wrong = match seconds {
+        Some(seconds) if seconds < 600 => Some("may not specify a duration less than 10 minutes"),
+        Some(seconds) if seconds > 1 << 32 => Some("may not specify a duration larger than 2^32 seconds"),
+        _ => None,
+    };
+    if let Some(wrong) = wrong {
+        problems.push(FieldError::invalid(format!("{path}.expirationSeconds"), seconds, wrong));
+    }
+    if text(token, "/path").is_empty() {
+        problems.push(FieldError::required(format!("{path}.path"), ""));
+    }
 }
 
 /// Volumes that outlive the pod, or are the node's.
@@ -146,6 +168,25 @@ fn check_container(container: &Value, path: &str, volumes: &BTreeSet<&str>, prob
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if let Some(value) = container.get(probe) {
             check_probe(value, &format!("{path}.{probe}"), probe, problems);
+        }
+    }
+}
+
+/// One pod cannot have a port of its node twice.
+fn check_host_ports(spec: &Value, path: &str, problems: &mut Vec<FieldError>) {
+    let mut seen = BTreeSet::new();
+    for (index, container) in list(spec, "/containers").iter().enumerate() {
+        for (number, port) in list(container, "/ports").iter().enumerate() {
+            let Some(host_port) = port.get("hostPort").and_then(Value::as_i64).filter(|port| *port != 0) else {
+                continue;
+            };
+            let place = format!("{}/{}/{host_port}", text(port, "/protocol"), text(port, "/hostIP"));
+            if !seen.insert(place.clone()) {
+                problems.push(FieldError::duplicate(
+                    format!("{path}.containers[{index}].ports[{number}].hostPort"),
+                    place.as_str(),
+                ));
+            }
         }
     }
 }
