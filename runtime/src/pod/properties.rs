@@ -45,9 +45,18 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+fn policy() -> impl Strategy<Value = &'static str> {
+    prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")]
+}
+
+/// A policy and a rule of a container's own.
+fn restart_rules() -> impl Strategy<Value = Option<(&'static str, &'static str, i32)>> {
+    prop::option::weighted(0.3, (policy(), prop_oneof![Just("In"), Just("NotIn")], 0i32..2))
+}
+
 fn pod_strategy() -> impl Strategy<Value = Pod> {
-    (1usize..3, 0usize..3, prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")], any::<bool>(), any::<bool>(), prop::option::of(1i64..2_000)).prop_map(
-        |(regular, init, policy, sidecar, probe, deadline)| {
+    (1usize..3, 0usize..3, policy(), any::<bool>(), any::<bool>(), prop::option::of(1i64..2_000), restart_rules()).prop_map(
+        |(regular, init, policy, sidecar, probe, deadline, rules)| {
             let container = |name: String| json!({"name": name, "image": "hello:1"});
             let mut inits: Vec<_> = (0..init).map(|n| container(format!("i{n}"))).collect();
             if sidecar && let Some(first) = inits.first_mut() {
@@ -57,6 +66,13 @@ fn pod_strategy() -> impl Strategy<Value = Pod> {
             if probe {
                 regulars[0]["readinessProbe"] = json!({"httpGet": {"port": 80}});
                 regulars[0]["lifecycle"] = json!({"postStart": {"httpGet": {"port": 80}}});
+            }
+            if let Some((own, operator, code)) = rules {
+                regulars[0]["restartPolicy"] = json!(own);
+                regulars[0]["restartPolicyRules"] = json!([{"action": "Restart", "exitCodes": {"operator": operator, "values": [code]}}]);
+                if let Some(last) = inits.last_mut().filter(|init| init["restartPolicy"].is_null()) {
+                    last["restartPolicy"] = json!(if own == "Always" { "OnFailure" } else { own });
+                }
             }
             serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {
                 "restartPolicy": policy, "initContainers": inits, "containers": regulars, "activeDeadlineSeconds": deadline}}))

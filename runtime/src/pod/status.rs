@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observed::{ContainerObserved, Image, Observed, State, Termination, Volumes};
-use super::spec::{self, RestartPolicy};
+use super::spec;
 
 /// The scheme of container ids.
 const ID_SCHEME: &str = "shoal://";
@@ -74,16 +74,15 @@ fn phase(pod: &Pod, observed: &Observed) -> Phase {
         return Phase::Failed;
     }
     let is_ending = spec::is_deleted(pod) && observed.is_quiet();
-    let never = spec::restart_policy(pod) == RestartPolicy::Never;
     for container in spec::init_containers(pod).iter().filter(|c| !spec::is_sidecar(c)) {
         match exit_code(observed, container) {
             Some(0) => {}
-            Some(_) if never || is_ending => return Phase::Failed,
+            Some(code) if is_ending || !spec::restarts_after(pod, container, code) => return Phase::Failed,
             _ if is_ending => break,
             _ => return Phase::Pending,
         }
     }
-    let (mut running, mut waiting, mut ended, mut failed) = (0, 0, 0, 0);
+    let (mut running, mut waiting, mut ended, mut failed, mut restarting) = (0, 0, 0, 0, false);
     for container in spec::containers(pod) {
         let seen = observed.containers.get(&container.name);
         match (seen.map(|c| &c.state), exit_code(observed, container)) {
@@ -91,6 +90,7 @@ fn phase(pod: &Pod, observed: &Observed) -> Phase {
             (_, Some(code)) => {
                 ended += 1;
                 failed += usize::from(code != 0);
+                restarting |= spec::restarts_after(pod, container, code);
             }
             _ => waiting += 1,
         }
@@ -101,11 +101,8 @@ fn phase(pod: &Pod, observed: &Observed) -> Phase {
         (_, waiting, _) if waiting > 0 => Phase::Pending,
         (running, _, _) if running > 0 => Phase::Running,
         (_, _, 0) => Phase::Pending,
-        _ => match spec::restart_policy(pod) {
-            RestartPolicy::Always => Phase::Running,
-            RestartPolicy::OnFailure if failed > 0 => Phase::Running,
-            _ => all_end(failed),
-        },
+        _ if restarting => Phase::Running,
+        _ => all_end(failed),
     }
 }
 

@@ -8,6 +8,11 @@ use super::{persistent_volume, persistent_volume_claim};
 use crate::table::cells::{list, text};
 use crate::validation::{FieldError, at_least, invalid, names, non_negative, one_of, port, port_or_name, quantity};
 
+/// The restart rules that a container may have, as in Kubernetes.
+const MOST_RESTART_RULES: usize = 20;
+/// The exit codes that one of them may name, as in Kubernetes.
+const MOST_EXIT_CODES: usize = 255;
+
 /// Appends what is wrong with the spec at `path`. `restart_policies` are those that the holder allows.
 pub(super) fn check(spec: &Value, path: &str, restart_policies: &[&str], problems: &mut Vec<FieldError>) {
     let volumes = check_volumes(spec, path, problems);
@@ -24,6 +29,7 @@ pub(super) fn check(spec: &Value, path: &str, restart_policies: &[&str], problem
                 problems.push(FieldError::duplicate(format!("{path}.name"), name));
             }
             check_container(container, &path, &volumes, problems);
+            check_restarts(container, &path, problems);
         }
     }
     one_of(problems, &format!("{path}.restartPolicy"), text(spec, "/restartPolicy"), restart_policies);
@@ -168,6 +174,41 @@ fn check_container(container: &Value, path: &str, volumes: &BTreeSet<&str>, prob
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if let Some(value) = container.get(probe) {
             check_probe(value, &format!("{path}.{probe}"), probe, problems);
+        }
+    }
+}
+
+/// What a container says of its restarts (Kubernetes: `validateContainerRestartPolicy`).
+fn check_restarts(container: &Value, path: &str, problems: &mut Vec<FieldError>) {
+    let policy = container.get("restartPolicy").and_then(Value::as_str);
+    if let Some(policy) = policy {
+        one_of(problems, &format!("{path}.restartPolicy"), policy, &["Always", "Never", "OnFailure"]);
+    }
+    let rules = list(container, "/restartPolicyRules");
+    if !rules.is_empty() && policy.is_none() {
+        let message = "must specify restartPolicy when restart rules are used";
+        problems.push(FieldError::required(format!("{path}.restartPolicy"), message));
+    }
+    if rules.len() > MOST_RESTART_RULES {
+        let message = format!("must have at most {MOST_RESTART_RULES} items");
+        problems.push(FieldError::invalid(format!("{path}.restartPolicyRules"), rules.len(), message));
+    }
+    for (index, rule) in rules.iter().enumerate() {
+        let path = format!("{path}.restartPolicyRules[{index}]");
+        one_of(problems, &format!("{path}.action"), text(rule, "/action"), &["Restart"]);
+        if rule.get("exitCodes").is_none_or(Value::is_null) {
+            problems.push(FieldError::required(format!("{path}.exitCodes"), "must be specified"));
+            continue;
+        }
+        one_of(problems, &format!("{path}.exitCodes.operator"), text(rule, "/exitCodes/operator"), &["In", "NotIn"]);
+        let field = format!("{path}.exitCodes.values");
+        match list(rule, "/exitCodes/values").len() {
+            0 => problems.push(FieldError::required(field, "must specify at least one value")),
+            1..=MOST_EXIT_CODES => {}
+            count => {
+                let message = format!("must have at most {MOST_EXIT_CODES} items");
+                problems.push(FieldError::invalid(field, count, message));
+            }
         }
     }
 }
