@@ -159,7 +159,10 @@ async fn logs(context: &Context, pod: &Pod, container: &str, query: &str) -> Res
     let status = pod
         .status
         .iter()
-        .flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses).flatten())
+        .flat_map(|s| {
+            let lists = s.container_statuses.iter().chain(&s.init_container_statuses);
+            lists.chain(&s.ephemeral_container_statuses).flatten()
+        })
         .find(|s| s.name == container);
     let restarts = status.map_or(0, |s| u32::try_from(s.restart_count).unwrap_or(0));
     let directory = context.log_directory(spec::uid(pod), container);

@@ -98,10 +98,11 @@ impl Worker {
     ) -> Worker {
         let now = Timestamp::now();
         let is_known = record.is_some();
-        let observed = match record {
+        let mut observed = match record {
             Some(record) => record.observed.after_restart(now),
             None => observe_new(&context, pod, now),
         };
+        observed.meet(pod);
         if let Some(address) = observed.address.filter(|_| observed.refusal.is_none()) {
             context.network.local().add(address);
             if is_known && !has_ended(pod, &observed) {
@@ -366,6 +367,7 @@ impl Worker {
             }
         }
         self.pod = Pod::clone(newest);
+        self.observed.meet(newest);
         reporting::merge_status(&mut self.pod, own);
     }
 
@@ -475,8 +477,8 @@ impl Worker {
     }
 }
 
-fn image_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a str> {
-    spec::container(pod, container)?.image.as_deref()
+fn image_of(pod: &Pod, container: &str) -> Option<String> {
+    spec::container(pod, container)?.image.clone()
 }
 
 fn observe_new(context: &Context, pod: &Pod, now: Timestamp) -> Observed {

@@ -8,6 +8,7 @@ pub mod back_off;
 pub mod claims;
 pub mod directory;
 pub mod environment;
+pub mod ephemeral;
 pub mod expand;
 pub mod fields;
 pub mod host_paths;

@@ -292,8 +292,16 @@ pub enum Happening {
 impl Observed {
     /// A pod that the agent just took.
     pub fn new(pod: &Pod, address: IpAddr, refusal: Option<Refusal>, now: Timestamp) -> Observed {
-        let containers = spec::all_containers(pod).map(|c| (c.name.clone(), ContainerObserved::default())).collect();
-        Observed { started_at: Some(now), address: Some(address), refusal, containers, ..Observed::default() }
+        let mut observed = Observed { started_at: Some(now), address: Some(address), refusal, ..Observed::default() };
+        observed.meet(pod);
+        observed
+    }
+
+    /// Takes note of containers that the pod has and that were not known: it may be given more while it runs.
+    pub fn meet(&mut self, pod: &Pod) {
+        for container in spec::every_container(pod) {
+            self.containers.entry(container.name.clone()).or_default();
+        }
     }
 
     /// How the pod looks to a process that starts: what ran does no more.
@@ -404,8 +412,8 @@ impl Observed {
             }),
             Happening::PostStarted { container, id, result } => {
                 let definition = spec::container(pod, &container);
-                let has_startup = definition.is_some_and(|c| c.startup_probe.is_some());
-                let has_readiness = definition.is_some_and(|c| c.readiness_probe.is_some());
+                let has_startup = definition.as_ref().is_some_and(|c| c.startup_probe.is_some());
+                let has_readiness = definition.as_ref().is_some_and(|c| c.readiness_probe.is_some());
                 self.with_running(&container, |r| match result {
                     _ if r.id != id => {}
                     Ok(()) => {
@@ -426,7 +434,7 @@ impl Observed {
 
     fn note_started(&mut self, pod: &Pod, container: &str, id: String, now: Timestamp) {
         let has = |probe: fn(&k8s_openapi::api::core::v1::Container) -> bool| {
-            spec::container(pod, container).is_some_and(probe)
+            spec::container(pod, container).is_some_and(|c| probe(&c))
         };
         let is_starting_up = has(|c| spec::post_start(c).is_some());
         let is_started = !is_starting_up && !has(|c| c.startup_probe.is_some());

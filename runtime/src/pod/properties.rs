@@ -28,6 +28,7 @@ enum Step {
     Wake,
     Delete,
     Restart,
+    Debug,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -42,6 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Wake),
         1 => Just(Step::Delete),
         1 => Just(Step::Restart),
+        1 => Just(Step::Debug),
     ]
 }
 
@@ -131,7 +133,7 @@ impl Life {
                 }
                 if let State::Ended(end) = &self.observed.containers[container].state {
                     let definition = spec::container(&self.pod, container).expect("container");
-                    assert!(spec::restarts_after(&self.pod, definition, end.exit_code), "the restart policy holds");
+                    assert!(spec::restarts_after(&self.pod, &definition, end.exit_code), "the restart policy holds");
                 }
             }
             PodAction::Finish => assert!(self.observed.is_quiet(), "a pod is gone only when nothing of it runs"),
@@ -218,6 +220,12 @@ impl Life {
             Step::Wait(seconds) => self.now += SignedDuration::from_secs(*seconds),
             Step::Wake => self.now = next_wake(&self.pod, &self.observed, self.now).unwrap_or(self.now),
             Step::Delete => self.pod.metadata.deletion_timestamp = Some(Time(self.now)),
+            Step::Debug => {
+                let more = self.pod.spec.get_or_insert_default().ephemeral_containers.get_or_insert_default();
+                let container = json!({"name": format!("e{}", more.len()), "image": "toolbox:1"});
+                more.push(serde_json::from_value(container).expect("a container"));
+                self.observed.meet(&self.pod);
+            }
             Step::Restart => {
                 self.observed = std::mem::take(&mut self.observed).after_restart(self.now);
                 self.pending.clear();
@@ -243,12 +251,14 @@ impl Life {
             .init_container_statuses
             .iter()
             .flatten()
-            .all(|s| s.ready || !spec::container(&self.pod, &s.name).is_some_and(spec::is_sidecar));
+            .all(|s| s.ready || !spec::container(&self.pod, &s.name).is_some_and(|c| spec::is_sidecar(&c)));
         assert_eq!(condition("Ready"), condition("ContainersReady"));
         if condition("Ready").as_deref() == Some("True") {
             assert!(all_ready && sidecars_ready && status.phase.as_deref() == Some("Running"), "{status:?}");
         }
-        for container in statuses.iter().chain(status.init_container_statuses.iter().flatten()) {
+        let ephemeral = status.ephemeral_container_statuses.iter().flatten();
+        assert!(ephemeral.clone().all(|status| status.restart_count == 0), "an ephemeral container runs once");
+        for container in statuses.iter().chain(ephemeral).chain(status.init_container_statuses.iter().flatten()) {
             let state = container.state.as_ref().expect("state");
             let kinds = [state.waiting.is_some(), state.running.is_some(), state.terminated.is_some()];
             assert_eq!(kinds.into_iter().filter(|k| *k).count(), 1, "a container is in one state");

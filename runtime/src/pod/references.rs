@@ -77,8 +77,8 @@ pub fn secret_contents(secret: &Secret) -> BTreeMap<String, Vec<u8>> {
 /// Everything that the pod names, optional or not.
 pub fn references(pod: &Pod) -> BTreeSet<Reference> {
     let mut found = BTreeSet::new();
-    for container in spec::all_containers(pod) {
-        of_container(container, &mut found);
+    for container in spec::every_container(pod) {
+        of_container(&container, &mut found);
     }
     for volume in pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
         of_volume(volume, &mut found);

@@ -1,9 +1,12 @@
 //! Reading a pod's specification: the questions that several decisions ask.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, LifecycleHandler, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::ephemeral;
 
 /// The grace period where neither the deletion nor the specification names one.
 const DEFAULT_GRACE_SECONDS: i64 = 30;
@@ -34,14 +37,20 @@ pub fn init_containers(pod: &Pod) -> &[Container] {
     pod.spec.as_ref().and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default()
 }
 
-/// All containers, the init containers first.
+/// All containers but the ephemeral ones, the init containers first.
 pub fn all_containers(pod: &Pod) -> impl Iterator<Item = &Container> {
     init_containers(pod).iter().chain(containers(pod))
 }
 
-/// The container of that name.
-pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
-    all_containers(pod).find(|c| c.name == name)
+/// All containers, the ephemeral ones last.
+pub fn every_container(pod: &Pod) -> impl Iterator<Item = Cow<'_, Container>> {
+    all_containers(pod).map(Cow::Borrowed).chain(ephemeral::definitions(pod).map(Cow::Owned))
+}
+
+/// The container of that name, which may be an ephemeral one.
+pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<Cow<'a, Container>> {
+    let plain = all_containers(pod).find(|c| c.name == name).map(Cow::Borrowed);
+    plain.or_else(|| ephemeral::find(pod, name).map(Cow::Owned))
 }
 
 /// Whether this init container is a sidecar: one that goes on running.
@@ -67,8 +76,8 @@ fn restart_policy(pod: &Pod, container: &Container) -> RestartPolicy {
 /// Whether a container that ended with `exit_code` starts again: a rule of its own that says so, else its policy
 /// (Kubernetes, "Pod Lifecycle", restart policy and rules of a container).
 pub fn restarts_after(pod: &Pod, container: &Container, exit_code: i32) -> bool {
-    // An init container that has succeeded is done.
-    if exit_code == 0 && is_plain_init(pod, &container.name) {
+    // An init container that has succeeded is done, and an ephemeral one runs once.
+    if (exit_code == 0 && is_plain_init(pod, &container.name)) || ephemeral::is_ephemeral(pod, &container.name) {
         return false;
     }
     if is_sidecar(container) || has_restart_rule(container, exit_code) {

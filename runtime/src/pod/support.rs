@@ -46,14 +46,12 @@ fn of_pod(spec: &PodSpec) -> Option<Unsupported> {
     let yes = |field: Option<bool>| field == Some(true);
     let unknown_class = spec.runtime_class_name.as_deref().is_some_and(|class| !RUNTIME_CLASSES.contains(&class));
     let windows = spec.os.as_ref().is_some_and(|os| os.name == "windows");
-    let ephemeral = spec.ephemeral_containers.as_ref().is_some_and(|list| !list.is_empty());
     [
         (yes(spec.host_network), "spec.hostNetwork", "pods have addresses of their own"),
         (yes(spec.host_pid), "spec.hostPID", "a Wasm pod has no processes of the host"),
         (yes(spec.host_ipc), "spec.hostIPC", "a Wasm pod has no IPC of the host"),
         (windows, "spec.os.name", "this node runs Wasm modules only"),
         (unknown_class, "spec.runtimeClassName", "no such runtime on this node"),
-        (ephemeral, "spec.ephemeralContainers", "not supported"),
     ]
     .into_iter()
     .find_map(|(is_set, path, why)| is_set.then(|| (path.to_owned(), why.into())))

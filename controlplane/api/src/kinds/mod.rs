@@ -6,6 +6,7 @@ mod config_map;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
+pub(crate) mod ephemeral_containers;
 mod event;
 mod lease;
 pub(crate) mod metrics;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{persistent_volume, persistent_volume_claim};
+use super::{ephemeral_containers, persistent_volume, persistent_volume_claim};
 use crate::table::cells::{list, text};
 use crate::validation::{FieldError, at_least, invalid, names, non_negative, one_of, port, port_or_name, quantity};
 
@@ -32,6 +32,7 @@ pub(super) fn check(spec: &Value, path: &str, restart_policies: &[&str], problem
             check_restarts(container, &path, problems);
         }
     }
+    ephemeral_containers::check(spec, path, &volumes, problems);
     one_of(problems, &format!("{path}.restartPolicy"), text(spec, "/restartPolicy"), restart_policies);
     one_of(
         problems,
@@ -130,7 +131,7 @@ fn check_storage(volume: &Value, path: &str, problems: &mut Vec<FieldError>) {
     }
 }
 
-fn check_container(container: &Value, path: &str, volumes: &BTreeSet<&str>, problems: &mut Vec<FieldError>) {
+pub(super) fn check_container(container: &Value, path: &str, volumes: &BTreeSet<&str>, problems: &mut Vec<FieldError>) {
     required_label(problems, &format!("{path}.name"), text(container, "/name"));
     let image = text(container, "/image");
     if image.is_empty() {
