@@ -41,6 +41,7 @@ pub mod pod;
 mod pod_datagrams;
 mod pod_grpc;
 mod pod_http;
+mod pod_proxy;
 mod pod_record;
 mod pod_sockets;
 mod pod_view;

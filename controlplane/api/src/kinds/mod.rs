@@ -65,6 +65,12 @@ pub(crate) const RESOURCES: &[Resource] = &[
     metrics::POD,
 ];
 
+/// Requests of HTTP through the API server.
+const fn proxy(kind: &'static str) -> crate::resource::Subresource {
+    let verbs = &["create", "delete", "get", "patch", "update"];
+    crate::resource::Subresource { name: "proxy", group: "", version: "v1", kind, verbs }
+}
+
 /// The status as a subresource of the kind itself.
 const fn status(group: &'static str, kind: &'static str) -> crate::resource::Subresource {
     crate::resource::Subresource { name: "status", group, version: "v1", kind, verbs: &["get", "patch", "update"] }

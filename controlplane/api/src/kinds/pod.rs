@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{pod_columns, pod_spec, pod_spec_checks, status};
+use super::{pod_columns, pod_spec, pod_spec_checks, proxy, status};
 use crate::resource::{Resource, SelectableField, Strategy, Subresource};
 use crate::table::cells::{list, text};
 use crate::validation::{self, FieldError};
@@ -27,6 +27,7 @@ pub(super) const ROW: Resource = Resource {
         stream("exec", "PodExecOptions"),
         Subresource { name: "log", group: "", version: "v1", kind: "Pod", verbs: &["get"] },
         stream("portforward", "PodPortForwardOptions"),
+        proxy("PodProxyOptions"),
         status("", "Pod"),
     ],
     schema: "io.k8s.api.core.v1.Pod",

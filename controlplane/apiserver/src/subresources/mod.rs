@@ -6,6 +6,7 @@ mod exec;
 mod log;
 mod node_proxy;
 mod port_forward;
+mod proxy;
 mod scale;
 mod streams;
 mod token;
@@ -45,6 +46,7 @@ pub(crate) async fn answer(
         ("attach", "get" | "create") => exec::answer(call, "attach").await,
         ("portforward", "get" | "create") => port_forward::answer(call).await,
         ("proxy", _) if call.resource.plural == "nodes" => node_proxy::answer(&call, method, body).await,
+        ("proxy", _) => proxy::answer(&call, method, body).await,
         _ => Err(handler::not_allowed(&call, method)),
     }
 }
