@@ -29,9 +29,10 @@ use crate::pod_record::{self, PodRecord};
 use crate::pods::{Origin, Pods};
 use crate::sources::SourceHub;
 use crate::static_pods::{directory, mirrors};
+use crate::tokens::TokenHub;
 use crate::uplink::Uplink;
 use crate::usage::{ThisProcess, Usages};
-use crate::{join, kubelet_api, local_api, node_loop, shutdown};
+use crate::{host_ports, join, kubelet_api, local_api, node_loop, shutdown};
 
 /// Where the port of the QUIC endpoint is kept: collection and name.
 const KEPT_PORT: (&str, &str) = ("node", "link-port");
@@ -125,11 +126,13 @@ impl Agent {
             guests,
             events,
             sources,
+            tokens: TokenHub::new(client.clone(), store.clone(), Arc::clone(&keeper)),
             outside: Outside::default(),
             store: store.clone(),
             keeper: Arc::clone(&keeper),
             tasks: tasks.clone(),
             services: watch::Sender::default(),
+            host_ports: host_ports::HostPorts::default(),
             modules: Mutex::new(HashMap::new()),
             open_logs: Mutex::new(HashMap::new()),
             live: Mutex::new(HashMap::new()),
@@ -159,6 +162,7 @@ impl Agent {
         );
         tasks.spawn("lease", node_loop::keep_lease(Arc::clone(&context), registered.clone()));
         tasks.spawn("network table", follow::follow_network(Arc::clone(&context), kept, range_sender));
+        tasks.spawn("host ports", host_ports::keep(Arc::clone(&context)));
         tasks.spawn("mirrors", mirrors::keep(Arc::clone(&context), Arc::clone(&pods), registered.clone()));
         match context.config.pod_manifest_path.clone() {
             Some(path) => {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ struct Api {
     objects: Arc<Mutex<BTreeMap<String, Value>>>,
     changes: Arc<watch::Sender<Vec<(String, Value)>>>,
     is_down: Arc<AtomicBool>,
+    /// How many tokens were issued.
+    tokens: Arc<AtomicU32>,
 }
 
 impl Api {
@@ -113,6 +115,16 @@ impl Api {
         let sent: Value = serde_json::from_slice(&body).unwrap_or_default();
         let whole = path.strip_suffix("/status").unwrap_or(&path).to_owned();
         match parts.method {
+            Method::POST if path.ends_with("/serviceaccounts/cart/token") => {
+                let number = self.tokens.fetch_add(1, Ordering::SeqCst) + 1;
+                let until = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(if number == 1 { 2 } else { 600 });
+                let pod = &sent["spec"]["boundObjectRef"]["name"];
+                let token = format!("{number} for {} of {pod}", sent["spec"]["audiences"][0]);
+                let status = json!({"token": token, "expirationTimestamp": until});
+                let spec = sent["spec"].clone();
+                let answered = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "metadata": {}, "spec": spec, "status": status});
+                answer(StatusCode::CREATED, &answered)
+            }
             Method::POST => {
                 let path = format!("{path}/{}", sent["metadata"]["name"].as_str().unwrap_or_default());
                 answer(StatusCode::CREATED, &self.put(&path, sent))
@@ -474,4 +486,32 @@ async fn a_node_that_is_switched_off_ends_its_pods_and_says_why() {
     let disruption = conditions.iter().find(|condition| condition["type"] == "DisruptionTarget");
     assert_eq!(disruption.map(|condition| &condition["reason"]), Some(&json!("TerminationByKubelet")));
     assert!(ended["status"]["containerStatuses"][0]["state"]["terminated"].is_object(), "{ended}");
+}
+
+/// The first token lasts two seconds: it is renewed before.
+#[tokio::test]
+async fn a_token_in_a_volume_is_renewed_and_outlives_the_worker() {
+    let (directory, api) = (tempfile::tempdir().expect("directory"), Api::default());
+    let first = agent(directory.path(), &api).await;
+    let mut web = pod("web", "hello:1", "Always");
+    web["spec"]["serviceAccountName"] = json!("cart");
+    web["spec"]["volumes"] = json!([{"name": "t", "projected": {"sources": [
+        {"serviceAccountToken": {"path": "token", "audience": "vault", "expirationSeconds": 600}}]}}]);
+    api.put(&path("web"), web);
+    let file = directory.path().join("volumes/uid-web/t/token");
+    let token = || std::fs::read_to_string(&file).unwrap_or_default();
+    let ready = api.until(&path("web"), is_ready).await;
+    while !token().starts_with("2 ") {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(token(), "2 for \"vault\" of \"web\"");
+    first.shutdown().await;
+    api.is_down.store(true, Ordering::SeqCst);
+    let second = agent(directory.path(), &api).await;
+    // The token that was kept is good enough while there is no API.
+    let context = second.context();
+    let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(ready).expect("a pod");
+    let kept = context.tokens.fetch(&pod).await.expect("a token");
+    assert_eq!(kept[0].text, "2 for \"vault\" of \"web\"");
+    second.shutdown().await;
 }

@@ -28,7 +28,7 @@ use crate::outbound_policy::AllowedHosts;
 use crate::pod::environment::{arguments, environment};
 use crate::pod::names::pod_names;
 use crate::pod::service_env::service_environment;
-use crate::pod::{Happening, reuse, spec};
+use crate::pod::{Happening, ephemeral, reuse, spec};
 use crate::worker::Message;
 
 /// The exit code of what is asked to stop and does.
@@ -123,6 +123,7 @@ pub async fn start(
     messages: mpsc::Sender<Message>,
 ) -> Result<Run, String> {
     let definition = spec::container(pod, container).ok_or("no such container")?;
+    let definition = definition.as_ref();
     let key = (spec::uid(pod).to_owned(), container.to_owned());
     let prepared = context
         .modules
@@ -131,6 +132,14 @@ pub async fn start(
         .get(&key)
         .cloned()
         .ok_or("its module is not loaded")?;
+    if ephemeral::is_ephemeral(pod, container) {
+        if let Some(why) = ephemeral::refusal(definition) {
+            return Err(why.to_owned());
+        }
+        if !prepared.program.runs_commands() {
+            return Err("an ephemeral container is a process, and this image is an HTTP function".to_owned());
+        }
+    }
     let variables = variables(context, pod, definition, address, &prepared).await?;
     let log = ContainerLog::open(&context.log_directory(&key.0, container), restarts)
         .map_err(|error| format!("opening its log: {error}"))?;

@@ -16,6 +16,7 @@ use crate::config::AgentConfig;
 use crate::events::Events;
 use crate::exec::Live;
 use crate::guests::{Guests, Prepared};
+use crate::host_ports::HostPorts;
 use crate::keeper::Keeper;
 use crate::local_store::LocalStore;
 use crate::logs::{ContainerLog, LogDirectory};
@@ -27,6 +28,7 @@ use crate::pod::fields::Place;
 use crate::pod::spec;
 use crate::pod_record::{self, PodRecord};
 use crate::sources::SourceHub;
+use crate::tokens::TokenHub;
 use crate::uplink::Uplink;
 use crate::usage::Usages;
 
@@ -46,6 +48,8 @@ pub struct Context {
     pub events: Events,
     /// ConfigMaps and Secrets.
     pub sources: SourceHub,
+    /// The pods' service account tokens.
+    pub tokens: TokenHub,
     /// Requests to the outside.
     pub outside: Outside,
     /// What outlives the process.
@@ -58,6 +62,8 @@ pub struct Context {
     pub services: watch::Sender<Arc<Vec<Arc<Service>>>>,
     /// The pods' addresses.
     pub addresses: Mutex<Addresses>,
+    /// The pods' ports on the node.
+    pub host_ports: HostPorts,
     /// The modules of containers that were pulled, by pod uid and container name.
     pub modules: Mutex<HashMap<(String, String), Prepared>>,
     /// The logs that are being written, by pod uid and container name.
@@ -145,7 +151,9 @@ impl Context {
         self.keeper.forget(persistent::KEPT, &uid);
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner).free(&uid);
         self.modules.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _), _| *of != uid);
+        self.host_ports.release(&uid);
         self.sources.forget(&uid);
+        self.tokens.forget(pod);
         let directories = [self.volume_root(&uid), self.log_root().join(&uid)];
         // Files of a pod that is gone: nobody waits for their removal.
         drop(tokio::task::spawn_blocking(move || {

@@ -76,7 +76,7 @@ pub fn of_pod(pod: &Pod, places: &Places) -> PodDisk {
         volumes: own
             .map(|volume| (volume.name.clone(), below(&places.volumes.join(&volume.name), &mut left)))
             .collect(),
-        logs: spec::all_containers(pod)
+        logs: spec::every_container(pod)
             .filter_map(|container| Some((container.name.clone(), below(places.logs.get(&container.name)?, &mut left))))
             .collect(),
     }

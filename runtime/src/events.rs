@@ -9,7 +9,7 @@ use shoal_client::{Client, Patch};
 use tokio::sync::mpsc;
 
 use crate::limits::{EVENT_MEMORY, EVENT_QUEUE};
-use crate::pod::spec;
+use crate::pod::{ephemeral, spec};
 
 /// Who the events come from; what `kubectl describe` shows.
 const COMPONENT: &str = "kubelet";
@@ -83,7 +83,12 @@ impl Events {
 fn pod_reference(pod: &Pod, container: Option<&str>) -> ObjectReference {
     let field = |name: &str| {
         let is_init = spec::init_containers(pod).iter().any(|c| c.name == name);
-        format!("spec.{}{{{name}}}", if is_init { "initContainers" } else { "containers" })
+        let list = match ephemeral::is_ephemeral(pod, name) {
+            true => "ephemeralContainers",
+            false if is_init => "initContainers",
+            false => "containers",
+        };
+        format!("spec.{list}{{{name}}}")
     };
     ObjectReference {
         kind: Some("Pod".to_owned()),

@@ -1,6 +1,7 @@
 //! Following the API: the node's pods into workers, Services, EndpointSlices and Nodes into the network's table.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::{Deserialize, Serialize};
 use shoal_client::{Cache, Selection};
-use shoal_network::NodePorts;
+use shoal_network::{Door, Listeners};
 use tokio::sync::watch;
 
 use crate::addresses::Range;
@@ -100,8 +101,9 @@ pub async fn follow_network(context: Arc<Context>, kept: KeptNetwork, range_know
     let nodes = Cache::<Node>::start(client, selection, stop);
     let (mut services_signal, mut slices_signal, mut nodes_signal) =
         (services.changed(), slices.changed(), nodes.changed());
-    let mut node_ports =
-        NodePorts::new(Arc::clone(&context.network), context.config.node_address, context.guests.threads());
+    let mut listeners = Listeners::new(Arc::clone(&context.network), context.guests.threads());
+    let of_service =
+        |(protocol, port)| ((protocol, SocketAddr::new(context.config.node_address, port)), Door::NodePort(port));
     let mut failed = BTreeSet::new();
     let mut known = kept;
     loop {
@@ -123,13 +125,14 @@ pub async fn follow_network(context: Arc<Context>, kept: KeptNetwork, range_know
             context.keeper.keep(KEPT_NETWORK.0, KEPT_NETWORK.1, &known);
         }
         apply(&context, &known);
-        let failures = node_ports.keep(&context.network.table().node_ports()).await;
+        let wanted = context.network.table().node_ports().into_iter().map(of_service).collect();
+        let failures = listeners.keep(&wanted).await;
         for failure in &failures {
-            if failed.insert(failure.address) {
-                tracing::warn!(address = %failure.address, error = %failure.source, "a node port cannot be opened");
+            if failed.insert(failure.port) {
+                tracing::warn!(address = %failure.port.1, error = %failure.source, "a node port cannot be opened");
             }
         }
-        failed.retain(|address| failures.iter().any(|f| f.address == *address));
+        failed.retain(|port| failures.iter().any(|f| f.port == *port));
         let retry = if failures.is_empty() { Duration::from_secs(3_600) } else { NODE_PORT_RETRY };
         tokio::select! {
             _ = services_signal.changed() => {}

@@ -27,15 +27,17 @@ impl Hook {
     /// What is to be done right after the container's start.
     pub fn post_start(context: &Arc<Context>, pod: &Pod, container: &str, address: Option<IpAddr>) -> Option<Hook> {
         let container = spec::container(pod, container)?;
-        let handler = spec::post_start(container)?.clone();
-        Some(Hook { context: Arc::clone(context), pod: pod.clone(), container: container.clone(), address, handler })
+        let handler = spec::post_start(&container)?.clone();
+        let (context, container) = (Arc::clone(context), container.into_owned());
+        Some(Hook { context, pod: pod.clone(), container, address, handler })
     }
 
     /// What is to be done before the container is asked to stop.
     pub fn pre_stop(context: &Arc<Context>, pod: &Pod, container: &str, address: Option<IpAddr>) -> Option<Hook> {
         let container = spec::container(pod, container)?;
         let handler = container.lifecycle.as_ref()?.pre_stop.clone()?;
-        Some(Hook { context: Arc::clone(context), pod: pod.clone(), container: container.clone(), address, handler })
+        let (context, container) = (Arc::clone(context), container.into_owned());
+        Some(Hook { context, pod: pod.clone(), container, address, handler })
     }
 
     /// Does it and tells the worker, unless the run `id` ends before.

@@ -22,6 +22,7 @@ use crate::logs::read::{LogOptions, LogReader, percent_decode};
 use crate::metrics;
 use crate::persistent::{self, NotRemoved};
 use crate::pod::spec;
+use crate::pod_proxy;
 use crate::pods::Pods;
 
 /// Serves the streams that the server opens until the connection is lost.
@@ -49,6 +50,9 @@ async fn answer_server(context: Arc<Context>, pods: Arc<Pods>, request: Request<
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     if let (&Method::DELETE, ["volumes", name]) = (request.method(), parts.as_slice()) {
         return remove_volume(&context, name).await;
+    }
+    if let ["proxy", ..] = parts.as_slice() {
+        return pod_proxy::answer(&context, &pods, request).await;
     }
     let ["exec" | "attach" | "portForward", namespace, name, ..] = parts.as_slice() else {
         return answer(context, pods, request).await;
@@ -104,7 +108,7 @@ pub async fn answer(context: Arc<Context>, pods: Arc<Pods>, request: Request<Bod
 /// Why a request is not answered: the code, the reason and the message of a `metav1.Status`.
 pub type Refusal = (StatusCode, &'static str, String);
 
-fn no_pod(name: &str) -> Response<Body> {
+pub(crate) fn no_pod(name: &str) -> Response<Body> {
     failure(StatusCode::NOT_FOUND, "NotFound", &format!("pod {name:?} is not on this node"))
 }
 
@@ -159,7 +163,10 @@ async fn logs(context: &Context, pod: &Pod, container: &str, query: &str) -> Res
     let status = pod
         .status
         .iter()
-        .flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses).flatten())
+        .flat_map(|s| {
+            let lists = s.container_statuses.iter().chain(&s.init_container_statuses);
+            lists.chain(&s.ephemeral_container_statuses).flatten()
+        })
         .find(|s| s.name == container);
     let restarts = status.map_or(0, |s| u32::try_from(s.restart_count).unwrap_or(0));
     let directory = context.log_directory(spec::uid(pod), container);
@@ -245,7 +252,7 @@ fn json_answer(status: StatusCode, value: &serde_json::Value) -> Response<Body> 
 }
 
 /// A `metav1.Status`, as the API hands it on to the client.
-fn failure(status: StatusCode, reason: &str, message: &str) -> Response<Body> {
+pub(crate) fn failure(status: StatusCode, reason: &str, message: &str) -> Response<Body> {
     let value = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "reason": reason, "code": status.as_u16()});
     json_answer(status, &value)
 }

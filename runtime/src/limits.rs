@@ -50,6 +50,8 @@ pub const KUBELET_STREAMS: usize = 1_024;
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// How often node ports that could not be opened are tried again.
 pub const NODE_PORT_RETRY: Duration = Duration::from_secs(5);
+/// How soon a token that could not be renewed is asked for again.
+pub const TOKEN_RETRY: Duration = Duration::from_secs(30);
 /// How long an outgoing connection to the outside may take.
 pub const OUTSIDE_CONNECT: Duration = Duration::from_secs(10);
 /// How often the directory of manifests is looked at, and what the API has of their pods.

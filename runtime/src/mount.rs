@@ -4,13 +4,14 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, Volume};
 
 use crate::context::Context;
 use crate::persistent::{self, Directories};
 use crate::pod::volumes::{self, Contents};
 use crate::pod::{Happening, directory, spec};
-use crate::sub_path;
+use crate::{sub_path, tokens};
 
 /// Where a pod keeps copies of single files, beside its volumes: no volume can have this name.
 const FILES: &str = ".files";
@@ -28,10 +29,15 @@ pub struct Mount {
 
 /// Makes all volumes, or brings them up to date.
 pub async fn mount(context: Arc<Context>, pod: Pod, address: Option<IpAddr>) -> Happening {
-    let sources = match context.sources.fetch(&pod).await {
+    let mut sources = match context.sources.fetch(&pod).await {
         Ok(sources) => sources,
         Err(message) => return Happening::MountFailed(message),
     };
+    sources.tokens = match context.tokens.fetch(&pod).await {
+        Ok(tokens) => tokens,
+        Err(message) => return Happening::MountFailed(token_failed(&pod, &message)),
+    };
+    let renew_at = tokens::renew_at(&sources.tokens, Timestamp::now());
     let directories = match persistent::directories(&context, &pod).await {
         Ok(directories) => directories,
         Err(message) => return Happening::MountFailed(message),
@@ -44,7 +50,7 @@ pub async fn mount(context: Arc<Context>, pod: Pod, address: Option<IpAddr>) -> 
     });
     let made = made.await;
     match made {
-        Ok(Ok(())) => Happening::Mounted,
+        Ok(Ok(())) => Happening::Mounted { renew_at },
         Ok(Err(message)) => Happening::MountFailed(message),
         Err(error) => Happening::MountFailed(error.to_string()),
     }
@@ -64,6 +70,15 @@ fn link(pod: &Pod, directories: &Directories, context: &Context, root: &Path) ->
 
 fn volumes_of(pod: &Pod) -> impl Iterator<Item = &Volume> {
     pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten())
+}
+
+/// As the kubelet says it: of the volume that wants the token.
+fn token_failed(pod: &Pod, message: &str) -> String {
+    let wants = |volume: &&Volume| {
+        let sources = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+        sources.into_iter().any(|source| source.service_account_token.is_some())
+    };
+    volumes_of(pod).find(wants).map_or_else(|| message.to_owned(), |volume| setup_failed(volume, message))
 }
 
 fn setup_failed(volume: &Volume, message: &str) -> String {

@@ -40,7 +40,7 @@ pub fn start(context: &Arc<Context>, pod: &Pod, container: &str, run: &Run, mess
         let prober = Prober {
             context: Arc::clone(context),
             pod: pod.clone(),
-            container: definition.clone(),
+            container: definition.as_ref().clone(),
             id: run.id.clone(),
             probe: probe.clone(),
             kind,

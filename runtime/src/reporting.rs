@@ -16,7 +16,8 @@ use crate::pod::{Happening, spec};
 const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
 /// The fields of a status that must be cleared when they are absent.
-const CLEARED: [&str; 5] = ["reason", "message", "podIP", "podIPs", "initContainerStatuses"];
+const CLEARED: [&str; 6] =
+    ["reason", "message", "podIP", "podIPs", "initContainerStatuses", "ephemeralContainerStatuses"];
 
 /// Writes the status, if the pod is still the one that we know (by uid); that of a static pod to its mirror.
 ///
@@ -99,7 +100,7 @@ pub fn events(events: &Events, pod: &Pod, before: &Observed, after: &Observed, h
     match happening {
         Happening::MountFailed(message) => events.warning(pod, None, "FailedMount", message),
         Happening::PullFailed { container, reason, message } => {
-            let image = spec::container(pod, container).and_then(|c| c.image.as_deref()).unwrap_or_default();
+            let image = spec::container(pod, container).and_then(|c| c.image.clone()).unwrap_or_default();
             events.warning(pod, Some(container), "Failed", &format!("Failed to pull image {image:?}: {message}"));
             events.warning(pod, Some(container), "Failed", &format!("Error: {reason}"));
             let is_again = matches!(after.containers.get(container).map(|c| &c.image), Some(Image::Failed { failures, .. }) if *failures > 1);
@@ -145,7 +146,7 @@ fn back_off_event(events: &Events, pod: &Pod, before: &Observed, after: &Observe
     };
     let State::Ended(end) = &is.state else { return };
     let is_new = matches!(was.state, State::Running(_) | State::Starting);
-    if is_new && is.crashes > 1 && !spec::is_deleted(pod) && spec::restarts_after(pod, definition, end.exit_code) {
+    if is_new && is.crashes > 1 && !spec::is_deleted(pod) && spec::restarts_after(pod, &definition, end.exit_code) {
         let message = format!(
             "Back-off restarting failed container {container} in pod {}_{}({})",
             spec::name(pod),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use shoal_link::tasks::spawn_connection;
 use tokio::sync::{mpsc, watch};
@@ -17,9 +17,11 @@ use crate::container::{self, Run};
 use crate::context::Context;
 use crate::eviction::pressure;
 use crate::hooks::Hook;
-use crate::limits::{HAPPENING_QUEUE, STARTING_QUIET, WRITE_RETRY_FIRST, WRITE_RETRY_LONGEST};
+use crate::limits::{HAPPENING_QUEUE, STARTING_QUIET, TOKEN_RETRY, WRITE_RETRY_FIRST, WRITE_RETRY_LONGEST};
+use crate::pod::back_off::after;
 use crate::pod::observed::{Image, State, Volumes};
-use crate::pod::{Happening, Observed, PodAction, next_wake, pod_actions, pod_status, spec, support};
+use crate::pod::status::has_ended;
+use crate::pod::{Happening, Observed, PodAction, next_wake, pod_actions, pod_status, spec, support, tokens};
 use crate::pod_record::PodRecord;
 use crate::pod_view::PodView;
 use crate::{mount, probing, reporting, shutdown};
@@ -96,12 +98,17 @@ impl Worker {
     ) -> Worker {
         let now = Timestamp::now();
         let is_known = record.is_some();
-        let observed = match record {
+        let mut observed = match record {
             Some(record) => record.observed.after_restart(now),
             None => observe_new(&context, pod, now),
         };
+        observed.meet(pod);
         if let Some(address) = observed.address.filter(|_| observed.refusal.is_none()) {
             context.network.local().add(address);
+            if is_known && !has_ended(pod, &observed) {
+                // It had its ports before any other could have them.
+                let _ = context.host_ports.claim(pod, address);
+            }
         }
         if let Some(refusal) = observed.refusal.as_ref().filter(|_| !is_known) {
             context.events.warning(pod, None, &refusal.reason, &refusal.message);
@@ -183,6 +190,7 @@ impl Worker {
             PodAction::Mount => {
                 self.spawn(mount::mount(Arc::clone(&self.context), self.pod.clone(), self.observed.address))
             }
+            PodAction::Renew => self.spawn_refresh(),
             PodAction::Pull { container } => {
                 self.spawn(container::pull(Arc::clone(&self.context), self.pod.clone(), container));
             }
@@ -304,12 +312,18 @@ impl Worker {
         reporting::events(&self.context.events, &self.pod, &before, &self.observed, &told);
     }
 
-    /// Writes changed ConfigMaps and Secrets into the volumes that are mounted.
+    /// Writes changed ConfigMaps and Secrets, and new tokens, into the volumes that are mounted.
     fn spawn_refresh(&self) {
+        let has_tokens = !tokens::wanted(&self.pod).is_empty();
         let work = mount::mount(Arc::clone(&self.context), self.pod.clone(), self.observed.address);
-        spawn_connection("volume refresh", async move {
-            if let Happening::MountFailed(message) = work.await {
-                tracing::debug!(message, "a volume keeps its contents");
+        self.spawn(async move {
+            match work.await {
+                Happening::MountFailed(message) => {
+                    tracing::debug!(message, "a volume keeps its contents");
+                    let retry = SignedDuration::try_from(TOKEN_RETRY).unwrap_or_default();
+                    Happening::Mounted { renew_at: has_tokens.then(|| after(Timestamp::now(), retry)) }
+                }
+                happening => happening,
             }
         });
     }
@@ -353,11 +367,16 @@ impl Worker {
             }
         }
         self.pod = Pod::clone(newest);
+        self.observed.meet(newest);
         reporting::merge_status(&mut self.pod, own);
     }
 
     /// Writes the status if it changed and no write is under way.
     fn report(&mut self, now: Timestamp) {
+        // Before others hear that the pod is over and its ports are free.
+        if self.observed.is_quiet() && has_ended(&self.pod, &self.observed) {
+            self.context.host_ports.release(spec::uid(&self.pod));
+        }
         let status = pod_status(&self.pod, &self.observed, &self.context.host_address(), now);
         let is_known = self.written.as_ref() == Some(&status);
         self.pod.status = Some(status.clone());
@@ -420,6 +439,7 @@ impl Worker {
             return;
         }
         self.is_removing = true;
+        self.context.host_ports.release(spec::uid(&self.pod));
         let status = pod_status(&self.pod, &self.observed, &self.context.host_address(), now);
         let (context, pod, messages) = (Arc::clone(&self.context), self.pod.clone(), self.messages.clone());
         let is_gone = self.observed.is_gone;
@@ -457,8 +477,8 @@ impl Worker {
     }
 }
 
-fn image_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a str> {
-    spec::container(pod, container)?.image.as_deref()
+fn image_of(pod: &Pod, container: &str) -> Option<String> {
+    spec::container(pod, container)?.image.clone()
 }
 
 fn observe_new(context: &Context, pod: &Pod, now: Timestamp) -> Observed {
@@ -468,7 +488,10 @@ fn observe_new(context: &Context, pod: &Pod, now: Timestamp) -> Observed {
         .or_else(shutdown)
         .or_else(|| pressure::refusal(pod, &state.pressures));
     match context.take_address(pod) {
-        Some(address) => Observed::new(pod, address, refusal, now),
+        Some(address) => {
+            let refusal = refusal.or_else(|| context.host_ports.claim(pod, address).err());
+            Observed::new(pod, address, refusal, now)
+        }
         None => {
             let message = "the node has no free pod address".to_owned();
             let full = crate::pod::observed::Refusal { reason: "OutOfpods".to_owned(), message };

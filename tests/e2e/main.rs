@@ -15,6 +15,7 @@ mod servers;
 mod sockets;
 mod storage;
 mod streams;
+mod tokens;
 mod workloads;
 
 use std::path::Path;
@@ -69,6 +70,8 @@ fn cases() -> Vec<Case<Cluster>> {
         case!(sockets::processes_talk_by_name_from_worker_to_worker),
         case!(sockets::node_ports_carry_any_protocol),
         case!(sockets::a_process_that_serves_is_drained),
+        case!(sockets::host_ports_lead_to_their_pods_and_are_had_once),
+        case!(tokens::a_pod_gets_tokens_of_its_account_that_end_with_it),
         case!(inputs::bad_manifests_get_the_error_that_kubectl_users_know),
         case!(inputs::bad_images_are_named_in_status_and_events),
         case!(inputs::strangers_are_refused),

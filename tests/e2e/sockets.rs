@@ -1,7 +1,7 @@
 //! Processes that talk by TCP and UDP: to each other by name from worker to worker, and with the world through node ports.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream, UdpSocket};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -157,5 +157,84 @@ pub fn a_process_that_serves_is_drained(cluster: &mut Cluster) -> anyhow::Result
     ensure!(rest == "the last word", "{rest:?}");
     kubectl.ok(&["wait", "--for=delete", "pod/far", "--timeout=60s"])?;
     kubectl.ok(&["delete", "service/far", "service/crowd", "--timeout=60s"])?;
+    Ok(())
+}
+
+/// A pod that wants a port of its node; `place` is more of its specification.
+fn berth(name: &str, port: u16, place: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: berth}}}}\nspec:\n  \
+         terminationGracePeriodSeconds: 1\n{place}  containers:\n  - name: echo\n    image: echo:1\n    args: [serve, \"7\"]\n    \
+         env: [{{name: POD_NAME, value: {name}}}]\n    ports:\n    - {{containerPort: 7, hostPort: {port}}}\n    \
+         - {{containerPort: 7, hostPort: {port}, protocol: UDP}}\n---\n"
+    )
+}
+
+/// What a process says first to whoever connects.
+fn greeting(address: (&str, u16)) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut said = String::new();
+    stream.read_to_string(&mut said)?;
+    Ok(said)
+}
+
+pub fn host_ports_lead_to_their_pods_and_are_had_once(cluster: &mut Cluster) -> anyhow::Result<()> {
+    cluster.shoal(&["push", &example("echo", "echo.wasm").to_string_lossy(), "echo:1"])?;
+    let kubectl = &cluster.kubectl;
+    let of = |pod: &str, path: &str| kubectl.ok(&["get", "pod", pod, "-o", &format!("jsonpath={{.{path}}}")]);
+    kubectl.ok_with(&["apply", "-f", "-"], &(berth("berth-1", 18_107, "") + &berth("berth-2", 18_107, "")))?;
+    kubectl.ok(&["wait", "--for=condition=Ready", "pods", "-l", "app=berth", "--timeout=60s"])?;
+    for pod in ["berth-1", "berth-2"] {
+        let node = of(pod, "status.hostIP")?;
+        eventually("the process greets", PATIENCE, || {
+            let said = greeting((&node, 18_107))?;
+            ensure!(said == format!("echo of {pod}\n"), "{node} said {said:?}");
+            Ok(())
+        })?;
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        eventually("a datagram comes back", PATIENCE, || {
+            socket.send_to(b"over", (node.as_str(), 18_107))?;
+            let mut answer = [0; 16];
+            let (length, from) = socket.recv_from(&mut answer)?;
+            ensure!(&answer[..length] == b"over" && from.port() == 18_107, "{answer:?} of {from}");
+            Ok(())
+        })?;
+    }
+    // Both nodes have it: a third pod waits, and one that is put onto a node is refused there.
+    let third = berth("berth-3", 18_107, "") + &berth("berth-4", 18_107, "  nodeName: worker-1\n");
+    kubectl.ok_with(&["apply", "-f", "-"], &third)?;
+    eventually("nobody has room for the third", PATIENCE, || {
+        let told = of("berth-3", "status.conditions[?(@.type=='PodScheduled')].message")?;
+        ensure!(told.contains("2 node(s) didn't have free ports for the requested pod ports"), "{told:?}");
+        ensure!(
+            of("berth-4", "status.reason")? == "NodePorts" && of("berth-4", "status.phase")? == "Failed",
+            "refused"
+        );
+        Ok(())
+    })?;
+    let freed = of("berth-1", "status.hostIP")?;
+    kubectl.ok(&["delete", "pod/berth-1", "pod/berth-4", "--timeout=60s"])?;
+    eventually("the third has the port of the first", PATIENCE, || {
+        ensure!(greeting((&freed, 18_107))? == "echo of berth-3\n", "not yet");
+        Ok(())
+    })?;
+    // Somebody else of the machine has the port: the pod runs, and gets it later.
+    let occupied = TcpListener::bind("127.0.1.1:18108")?;
+    kubectl.ok_with(&["apply", "-f", "-"], &berth("berth-5", 18_108, "  nodeName: worker-1\n"))?;
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/berth-5", "--timeout=60s"])?;
+    eventually("the conflict is told", PATIENCE, || {
+        let told = kubectl.ok(&["describe", "pod", "berth-5"])?;
+        ensure!(told.contains("HostPortConflict") && told.contains("127.0.1.1:18108"), "{told}");
+        Ok(())
+    })?;
+    drop(occupied);
+    eventually("the port is had once it is free", PATIENCE, || {
+        ensure!(greeting(("127.0.1.1", 18_108))? == "echo of berth-5\n", "not yet");
+        Ok(())
+    })?;
+    kubectl.ok(&["delete", "pods", "-l", "app=berth", "--timeout=60s"])?;
     Ok(())
 }

@@ -1,8 +1,10 @@
-//! Subresources as pure functions between an object and what its subresource speaks: scale and binding.
+//! Subresources as pure functions between an object and what its subresource speaks: scale, binding, ephemeral containers.
 
 use serde_json::{Map, Value, json};
 
+use crate::kinds::ephemeral_containers;
 use crate::metadata::{self, member_mut};
+use crate::resource;
 use crate::selector::LabelSelector;
 use crate::status::Status;
 use crate::validation::FieldError;
@@ -95,6 +97,37 @@ pub fn bind(pod: &mut Value, binding: &Value, now: &str) -> Result<(), Status> {
     Ok(())
 }
 
+/// Leaves of a changed pod what its subresource `ephemeralcontainers` may change.
+pub fn take_ephemeral_containers(new: &mut Value, old: &Value) {
+    let wanted = new.pointer_mut("/spec/ephemeralContainers").map(Value::take);
+    let metadata = new.get("metadata").cloned();
+    *new = old.clone();
+    if let (Some(map), Some(metadata)) = (new.as_object_mut(), metadata) {
+        map.insert("metadata".to_owned(), metadata);
+    }
+    for field in ["labels", "annotations", "ownerReferences", "finalizers"] {
+        match old.get("metadata").and_then(|metadata| metadata.get(field)) {
+            Some(kept) => metadata::metadata_mut(new).insert(field.to_owned(), kept.clone()),
+            None => metadata::metadata_mut(new).remove(field),
+        };
+    }
+    let spec = member_mut(new, "spec");
+    match wanted.filter(|wanted| !wanted.is_null()) {
+        Some(wanted) => spec.insert("ephemeralContainers".to_owned(), wanted),
+        None => spec.remove("ephemeralContainers"),
+    };
+}
+
+/// What is wrong with a pod whose ephemeral containers were changed.
+pub fn ephemeral_container_problems(new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut problems = Vec::new();
+    if let Some(pods) = resource::find("", "v1", "pods") {
+        pods.strategy.check(new, &mut problems);
+    }
+    ephemeral_containers::check_change(new, old, &mut problems);
+    problems
+}
+
 fn set_condition(pod: &mut Value, condition: Value) {
     let conditions = member_mut(pod, "status").entry("conditions").or_insert_with(|| json!([]));
     if !conditions.is_array() {
@@ -122,6 +155,54 @@ mod tests {
         assert_eq!(deployment["spec"]["replicas"], 7);
         scale["spec"]["replicas"] = (-1).into();
         assert_eq!(apply_scale(&mut deployment, &scale).unwrap_err().code, 422);
+    }
+
+    #[test]
+    fn ephemeral_containers_only_come() {
+        let container = |name: &str, more: &Value| {
+            let mut container = json!({"name": name, "image": "toolbox:1", "terminationMessagePolicy": "File", "imagePullPolicy": "Always"});
+            for (field, value) in more.as_object().into_iter().flatten() {
+                container[field] = value.clone();
+            }
+            container
+        };
+        let pod = |ephemeral: &[Value]| {
+            json!({"metadata": {"name": "p", "labels": {"a": "b"}}, "spec": {
+                "restartPolicy": "Always", "dnsPolicy": "ClusterFirst",
+                "containers": [container("main", &json!({}))], "ephemeralContainers": ephemeral}})
+        };
+        let plain = json!({});
+        let old = pod(&[container("one", &plain)]);
+        let problems = |ephemeral: &[Value]| -> Vec<String> {
+            let mut new = pod(ephemeral);
+            new["spec"]["nodeName"] = "elsewhere".into();
+            new["metadata"]["labels"] = json!({});
+            take_ephemeral_containers(&mut new, &old);
+            assert_eq!((&new["spec"]["nodeName"], &new["metadata"]["labels"]["a"]), (&Value::Null, &json!("b")));
+            ephemeral_container_problems(&new, &old).iter().map(ToString::to_string).collect()
+        };
+        let one = || container("one", &plain);
+        assert_eq!(problems(&[one(), container("two", &json!({"targetContainerName": "main", "tty": true}))]), [""; 0]);
+        for (ephemeral, what) in [
+            (vec![], "may not be removed"),
+            (vec![container("one", &json!({"tty": true}))], "may not be changed"),
+            (vec![one(), container("main", &plain)], "spec.ephemeralContainers[1].name: Duplicate value"),
+            (
+                vec![one(), container("two", &json!({"targetContainerName": "no"}))],
+                "spec.ephemeralContainers[1].targetContainerName: Not found",
+            ),
+            (
+                vec![one(), container("two", &json!({"ports": [{"containerPort": 1, "protocol": "TCP"}]}))],
+                "spec.ephemeralContainers[1].ports: Forbidden: cannot be set for an Ephemeral Container",
+            ),
+            (
+                vec![one(), container("two", &json!({"restartPolicy": "Always"}))],
+                "spec.ephemeralContainers[1].restartPolicy: Forbidden",
+            ),
+        ] {
+            let told = problems(&ephemeral);
+            assert!(told.len() == 1 && told[0].contains(what), "{what}: {told:?}");
+        }
     }
 
     #[test]

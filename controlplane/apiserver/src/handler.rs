@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, Uri};
 use hyper::upgrade::OnUpgrade;
 use shoal_api::Status;
 use shoal_api::resource::{self, Resource};
@@ -28,6 +28,8 @@ pub(crate) struct Call {
     pub resource: &'static Resource,
     pub query: Query,
     pub headers: HeaderMap,
+    /// The path and query as they came.
+    pub uri: Uri,
     /// The client's connection, for what changes its protocol.
     pub upgrade: Option<OnUpgrade>,
 }
@@ -153,7 +155,8 @@ async fn route(shared: &Arc<Shared>, request: Request<Body>, peer: &Peer) -> Res
         return Err(Status::path_not_found());
     }
     let upgrade = parts.extensions.remove::<OnUpgrade>();
-    let call = Call { shared: shared.clone(), user, target, resource, query, headers: parts.headers, upgrade };
+    let call =
+        Call { shared: shared.clone(), user, target, resource, query, headers: parts.headers, uri: parts.uri, upgrade };
     dispatch(call, &parts.method, body).await
 }
 
@@ -204,7 +207,7 @@ fn admit_load(
             let subresource = target.subresource.as_deref();
             target.verb == "watch"
                 || (subresource == Some("log") && query.flag("follow"))
-                || matches!(subresource, Some("exec" | "attach" | "portforward"))
+                || matches!(subresource, Some("exec" | "attach" | "portforward" | "proxy"))
         }
         Target::Path(_) => false,
     };

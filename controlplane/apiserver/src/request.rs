@@ -25,8 +25,14 @@ pub(crate) struct ResourceTarget {
     pub resource: String,
     pub name: Option<String>,
     pub subresource: Option<String>,
-    /// What follows the subresource (a proxied path).
-    pub rest: Vec<String>,
+}
+
+/// The most segments before a proxied path: `/api/v1/namespaces/N/pods/P/proxy`.
+const PROXIED: usize = 7;
+
+/// What is behind so many segments of a path, with its slash; empty if that is all of it.
+pub(crate) fn behind(path: &str, segments: usize) -> &str {
+    path.match_indices('/').nth(segments).map_or("", |(at, _)| &path[at..])
 }
 
 /// Reads what is asked for. `watch` says whether the query holds a true `watch`.
@@ -40,7 +46,8 @@ pub(crate) fn parse(method: &Method, path: &str, watch: bool) -> Target {
     {
         rest = head;
     }
-    if rest.iter().any(String::is_empty) {
+    // What is behind `proxy` is no business of ours.
+    if rest.iter().take(PROXIED).any(String::is_empty) {
         return other();
     }
     let (group, version, tail) = match rest {
@@ -63,7 +70,6 @@ pub(crate) fn parse(method: &Method, path: &str, watch: bool) -> Target {
         resource: resource.clone(),
         name,
         subresource,
-        rest: tail.get(2..).unwrap_or_default().to_vec(),
     })
 }
 
@@ -159,6 +165,17 @@ mod tests {
         for path in ["/api", "/api/v1", "/apis/apps/v1", "/healthz", "/", "/openapi/v3/apis/apps/v1"] {
             assert_eq!(parse(&Method::GET, path, false), Target::Path(path.to_owned()), "{path}");
         }
+    }
+
+    #[test]
+    fn a_proxied_path_is_left_as_it_is() {
+        let path = "/api/v1/namespaces/web/pods/front:80/proxy/a//b%2Fc/";
+        let target = resource(&Method::POST, path);
+        assert_eq!((target.verb, target.name.as_deref()), ("create", Some("front:80")));
+        assert_eq!(target.subresource.as_deref(), Some("proxy"));
+        assert_eq!(behind(path, 7), "/a//b%2Fc/");
+        assert_eq!(behind("/api/v1/namespaces/web/pods/front/proxy", 7), "");
+        assert_eq!(behind("/api/v1/nodes/n1/proxy/metrics", 5), "/metrics");
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub(crate) fn refusals(pod: &Pod, request: &Request, state: &NodeState) -> Vec<S
     if !is_selected(pod, node) {
         return vec!["node(s) didn't match Pod's node affinity/selector".to_owned()];
     }
-    if request.host_ports.iter().any(|port| state.host_ports.contains_key(port)) {
+    if request.host_ports.iter().any(|port| state.host_ports.keys().any(|taken| port.collides(taken))) {
         return vec!["node(s) didn't have free ports for the requested pod ports".to_owned()];
     }
     insufficient(request, state)

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
+use k8s_openapi::api::core::v1::{ContainerPort, Pod, ResourceRequirements};
 
 use crate::quantity::thousandths;
 
@@ -13,8 +13,37 @@ pub(crate) type Amounts = BTreeMap<String, i128>;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Request {
     pub(crate) amounts: Amounts,
-    /// Protocol and port on the node's address.
-    pub(crate) host_ports: BTreeSet<(String, i32)>,
+    /// Ports on the node's addresses.
+    pub(crate) host_ports: BTreeSet<HostPort>,
+}
+
+/// A port on one of a node's addresses, or on all of them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct HostPort {
+    protocol: String,
+    port: i32,
+    /// Empty for all addresses.
+    address: String,
+}
+
+impl HostPort {
+    fn of(port: &ContainerPort) -> Option<Self> {
+        let number = port.host_port.filter(|port| *port > 0)?;
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let protocol = Some(text(&port.protocol)).filter(|protocol| !protocol.is_empty());
+        let address = Some(text(&port.host_ip)).filter(|address| !matches!(address.as_str(), "0.0.0.0" | "::"));
+        Some(Self {
+            protocol: protocol.unwrap_or_else(|| "TCP".to_owned()),
+            port: number,
+            address: address.unwrap_or_default(),
+        })
+    }
+
+    /// Whether both cannot be had on one node (Kubernetes: the filter NodePorts).
+    pub(crate) fn collides(&self, other: &Self) -> bool {
+        let same_place = self.address.is_empty() || other.address.is_empty() || self.address == other.address;
+        same_place && (&self.protocol, self.port) == (&other.protocol, other.port)
+    }
 }
 
 impl Request {
@@ -41,11 +70,10 @@ impl Request {
             *amounts.entry(name.clone()).or_default() += thousandths(amount);
         }
         amounts.retain(|_, amount| *amount > 0);
-        let ports = spec.containers.iter().flat_map(|container| container.ports.iter().flatten());
-        let host_ports = ports
-            .filter_map(|port| Some((port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), port.host_port?)))
-            .filter(|(_, port)| *port > 0)
-            .collect();
+        let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+        let running = spec.containers.iter().chain(sidecars);
+        let host_ports =
+            running.flat_map(|container| container.ports.iter().flatten()).filter_map(HostPort::of).collect();
         Self { amounts, host_ports }
     }
 }

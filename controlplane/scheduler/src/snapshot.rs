@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use crate::quantity::thousandths;
-use crate::request::{Amounts, Request, add};
+use crate::request::{Amounts, HostPort, Request, add};
 use crate::storage::{Storage, claim_keys};
 
 /// One node and what its pods take.
@@ -15,7 +15,7 @@ pub struct NodeState {
     pub(crate) node: Arc<Node>,
     pub(crate) allocatable: Amounts,
     pub(crate) taken: Amounts,
-    pub(crate) host_ports: BTreeMap<(String, i32), u32>,
+    pub(crate) host_ports: BTreeMap<HostPort, u32>,
     /// How many pods of each group (the same controller, in the same namespace) are here.
     pub(crate) groups: BTreeMap<String, u32>,
     pub(crate) pods: u32,

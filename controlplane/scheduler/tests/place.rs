@@ -75,6 +75,26 @@ fn a_node_selector_and_a_cordon_are_obeyed() {
     assert_eq!(placed(&pod, &cluster), expected);
 }
 
+#[test]
+fn a_host_port_is_had_once_on_a_node() {
+    let mut cluster = Snapshot::new([node("a", "4", json!({})), node("b", "4", json!({}))], []);
+    let mut ported = |name: &str, ip: &str, protocol: &str| {
+        let mut pod = pod(name, "100m");
+        let ports = json!([{"containerPort": 80, "hostPort": 8080, "hostIP": ip, "protocol": protocol}]);
+        pod.spec.as_mut().expect("it has one").containers[0].ports = serde_json::from_value(ports).expect("ports");
+        let name = placed(&pod, &cluster);
+        cluster.add(&pod, &name);
+        name
+    };
+    let full = "0/2 nodes are available: 2 node(s) didn't have free ports for the requested pod ports.";
+    assert_eq!(ported("p1", "", "TCP"), "a");
+    assert_eq!(ported("p2", "192.0.2.1", "TCP"), "b");
+    assert_eq!(ported("p3", "0.0.0.0", "TCP"), full);
+    assert_eq!(ported("p4", "192.0.2.1", "TCP"), full);
+    assert_eq!(ported("p5", "192.0.2.2", "TCP"), "b");
+    assert_eq!(ported("p6", "", "UDP"), "a");
+}
+
 proptest! {
     /// A pod that fits somewhere is placed, and never where it does not fit.
     #[test]

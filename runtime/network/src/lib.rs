@@ -2,7 +2,7 @@
 //!
 //! [`Table`] is pure: Services, their endpoints and the nodes behind them. [`LocalPods`] says what runs on this node.
 //! [`Network`] puts both together and carries HTTP requests, connections of any protocol and datagrams: to a function of
-//! this node by a call, to a process of this node by its queue, to another node over a QUIC link. [`NodePorts`] keeps the
+//! this node by a call, to a process of this node by its queue, to another node over a QUIC link. [`Listeners`] keeps the
 //! listeners that lead in from outside.
 //! This crate knows no Kubernetes object; the agent translates.
 
@@ -12,10 +12,10 @@ mod dial;
 mod flows;
 mod forward;
 mod limits;
+mod listeners;
 mod local;
 mod name;
 mod node_datagrams;
-mod node_ports;
 mod peers;
 mod ports;
 mod resolve;
@@ -28,10 +28,10 @@ pub use datagrams::is_ready_endpoint;
 pub use dial::send_http;
 pub use flows::Flows;
 pub use forward::{Network, NetworkError};
+pub use listeners::{BindError, Door, Listeners, NodePort};
 pub use local::{HttpTarget, LocalPods, LocalTarget, Refused};
 pub use name::{Destination, destination};
 pub use node_datagrams::DATAGRAM_BYTES;
-pub use node_ports::{BindError, NodePorts};
 pub use peers::serve_peer;
 pub use ports::{ByteStream, DatagramPort, Incoming, Inlet, ProcessPort, ReadWrite, StreamPort};
 pub use resolve::{Lookup, PodNames, lookups};

@@ -1,4 +1,4 @@
-//! A node port that takes datagrams: each asker gets a port of its own in the pods' network, through which its answers come.
+//! A listener that takes datagrams: each asker gets a port of its own in the pods' network, through which its answers come.
 //!
 //! The pods see the node's own address there, as they see a node's where it hides who asks (Kubernetes, "Virtual IPs and
 //! Service Proxies", external traffic policy Cluster). An asker keeps its endpoint while that is ready.
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::datagrams::is_ready_endpoint;
 use crate::forward::Network;
 use crate::limits::{DATAGRAM_FLOW_IDLE, DATAGRAM_FLOWS, DATAGRAM_QUEUE};
+use crate::listeners::Door;
 use crate::ports::DatagramPort;
 use crate::table::Protocol;
 use crate::wire::Datagram;
@@ -22,8 +23,8 @@ use crate::wire::Datagram;
 /// The largest datagram of UDP over IPv4, in bytes.
 pub const DATAGRAM_BYTES: usize = 65_507;
 
-/// Carries datagrams between `socket` and the pods behind the node port until it is told to stop.
-pub(crate) async fn serve(network: Arc<Network>, socket: UdpSocket, port: u16, stop: CancellationToken) {
+/// Carries datagrams between `socket` and the pods behind it until it is told to stop.
+pub(crate) async fn serve(network: Arc<Network>, socket: UdpSocket, door: Door, stop: CancellationToken) {
     let socket = Arc::new(socket);
     let mut askers: BTreeMap<SocketAddr, mpsc::Sender<Bytes>> = BTreeMap::new();
     let mut buffer = vec![0; DATAGRAM_BYTES];
@@ -53,7 +54,7 @@ pub(crate) async fn serve(network: Arc<Network>, socket: UdpSocket, port: u16, s
         shoal_link::tasks::spawn_connection("node port datagrams", async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = carry(network, socket, port, asker, own, queue) => {}
+                () = carry(network, socket, door, asker, own, queue) => {}
             }
         });
     }
@@ -63,7 +64,7 @@ pub(crate) async fn serve(network: Arc<Network>, socket: UdpSocket, port: u16, s
 async fn carry(
     network: Arc<Network>,
     socket: Arc<UdpSocket>,
-    port: u16,
+    door: Door,
     asker: SocketAddr,
     mut own: DatagramPort,
     mut queue: mpsc::Receiver<Bytes>,
@@ -78,7 +79,7 @@ async fn carry(
         };
         match tokio::time::timeout(DATAGRAM_FLOW_IDLE, next).await {
             Ok((Some(bytes), _)) => {
-                chosen = endpoint(&network, port, chosen);
+                chosen = endpoint(&network, door, chosen);
                 if let Some(to) = chosen {
                     network.send_datagram(Datagram { from: own.address(), to, bytes });
                 }
@@ -95,7 +96,11 @@ async fn carry(
 }
 
 /// The endpoint that was chosen, as long as it is ready; else another one.
-fn endpoint(network: &Network, port: u16, chosen: Option<SocketAddr>) -> Option<SocketAddr> {
+fn endpoint(network: &Network, door: Door, chosen: Option<SocketAddr>) -> Option<SocketAddr> {
+    let port = match door {
+        Door::NodePort(port) => port,
+        Door::Pod(address) => return Some(address),
+    };
     let table = network.table();
     let (name, service_port) = table.service_of_node_port(Protocol::Udp, port)?;
     let kept = chosen.filter(|endpoint| is_ready_endpoint(&table, name, service_port.port, *endpoint));

@@ -20,6 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::body::strip_hop_by_hop;
 use crate::forward::{Network, NetworkError};
 use crate::limits::{ATTEMPTS, LOCAL_CONNECT, NODE_REPLY, PIPE_BYTES};
+use crate::listeners::Door;
 use crate::local::{HttpTarget, LocalTarget};
 use crate::ports::ByteStream;
 use crate::table::{Endpoint, Protocol, ServiceName};
@@ -66,8 +67,7 @@ impl Network {
     /// # Errors
     /// [`NetworkError::Refused`].
     pub async fn connect_pod(&self, from: SocketAddr, to: SocketAddr) -> Result<ByteStream, NetworkError> {
-        let node = self.table().node_of(to.ip()).unwrap_or_default().to_owned();
-        stream(self.open_one_of(vec![Endpoint { address: to, node, ready: true }], from, Wanted::Any).await)
+        stream(self.open_one_of(vec![self.endpoint(to)], from, Wanted::Any).await)
     }
 
     /// Opens a connection to one of a Service's ready endpoints; a function there speaks HTTP/1.1 on it.
@@ -90,20 +90,32 @@ impl Network {
         stream(self.open_one_of(candidates, from, Wanted::Any).await)
     }
 
-    /// Opens a connection to a process behind a node port, or says that its next endpoint is a function.
+    /// Opens a connection to a process behind a listener, or says that its next endpoint is a function.
     ///
     /// Where nobody can be asked what is there, a function is supposed: its answer says what is wrong.
     ///
     /// # Errors
     /// [`NetworkError::Refused`] if nothing listens at the endpoints.
-    pub(crate) async fn open_node_port(&self, node_port: u16, from: SocketAddr) -> Result<Opened, NetworkError> {
+    pub(crate) async fn open_door(&self, door: Door, from: SocketAddr) -> Result<Opened, NetworkError> {
         let table = self.table();
-        let Some((_, port)) = table.service_of_node_port(Protocol::Tcp, node_port) else { return Ok(Opened::Function) };
-        match self.open_one_of(self.connection_candidates(port), from, Wanted::Bytes).await {
+        let candidates = match door {
+            Door::NodePort(node_port) => match table.service_of_node_port(Protocol::Tcp, node_port) {
+                Some((_, port)) => self.connection_candidates(port),
+                None => return Ok(Opened::Function),
+            },
+            Door::Pod(address) => vec![self.endpoint(address)],
+        };
+        match self.open_one_of(candidates, from, Wanted::Bytes).await {
             Ok(opened) => Ok(opened),
             Err(NotOpened::Refused(reason)) => Err(NetworkError::Refused(reason)),
             Err(NotOpened::Unreachable(_)) => Ok(Opened::Function),
         }
+    }
+
+    /// A pod by its address, wherever it runs.
+    fn endpoint(&self, address: SocketAddr) -> Endpoint {
+        let node = self.table().node_of(address.ip()).unwrap_or_default().to_owned();
+        Endpoint { address, node, ready: true }
     }
 
     /// Tries the candidates in their order. That nobody could be asked counts more than that some refused.

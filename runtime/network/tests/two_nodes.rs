@@ -1,6 +1,7 @@
 //! Two nodes over QUIC: requests, connections and datagrams go to the other node's pods, and requests round a pod that
 //! refuses them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use http_body_util::{BodyExt, Full};
 use shoal_link::ca::{CertificateAuthority, Subject};
 use shoal_link::{Accepted, Endpoint as Link, IdentitySource, NODES, PeerIdentity, Pool};
 use shoal_network::{
-    Body, Datagram, Endpoint, HttpTarget, LocalTarget, Network, NetworkError, NodeNetwork, NodePorts, Protocol,
+    Body, Datagram, Door, Endpoint, HttpTarget, Listeners, LocalTarget, Network, NetworkError, NodeNetwork, Protocol,
     Refused, Service, ServiceName, ServicePort, StreamPort, Table, serve_peer,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -208,7 +209,7 @@ async fn a_node_port_carries_what_is_behind_it() {
         }
     });
 
-    let [requests, bytes, datagrams, nobody] = free_ports();
+    let [requests, bytes, datagrams, nobody, direct] = free_ports();
     let port = |protocol, node_port, pod: &[&str]| ServicePort {
         name: None,
         protocol,
@@ -239,8 +240,12 @@ async fn a_node_port_carries_what_is_behind_it() {
     one.set_table(whole("w2", &two_link));
     two.set_table(whole("w1", &one_link));
     let localhost = address("127.0.0.1:0").ip();
-    let mut ports = NodePorts::new(Arc::clone(&one), localhost, tokio::runtime::Handle::current());
-    assert!(ports.keep(&one.table().node_ports()).await.is_empty());
+    let mut ports = Listeners::new(Arc::clone(&one), tokio::runtime::Handle::current());
+    let of_service = |(protocol, port)| ((protocol, SocketAddr::new(localhost, port)), Door::NodePort(port));
+    let mut wanted: BTreeMap<_, _> = one.table().node_ports().into_iter().map(of_service).collect();
+    let direct = SocketAddr::new(localhost, direct);
+    wanted.insert((Protocol::Tcp, direct), Door::Pod(address("10.64.1.3:80")));
+    assert!(ports.keep(&wanted).await.is_empty());
 
     let connect = |port| TcpStream::connect((localhost, port));
     // Twice: the second one knows what is there.
@@ -252,13 +257,21 @@ async fn a_node_port_carries_what_is_behind_it() {
         assert!(heard.starts_with("HTTP/1.1 200 OK\r\n") && heard.ends_with("far web hi"), "{heard}");
     }
     let asked = b"GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n";
+    let heard = request(TcpStream::connect(direct).await.expect("it listens"), asked).await;
+    assert!(heard.starts_with("HTTP/1.1 200 OK\r\n") && heard.ends_with("far web "), "{heard}");
+    // The same port for another pod, and for its datagrams too.
+    wanted.insert((Protocol::Tcp, direct), Door::Pod(address("10.64.1.2:7")));
+    wanted.insert((Protocol::Udp, direct), Door::Pod(address("10.64.1.2:7")));
+    assert!(ports.keep(&wanted).await.is_empty());
+    let heard = converse(TcpStream::connect(direct).await.expect("it listens"), b"over").await;
+    assert_eq!(String::from_utf8_lossy(&heard), "127.0.0.1 to 10.64.1.2:7\nover");
     let heard = request(connect(nobody).await.expect("it listens"), asked).await;
     assert!(heard.starts_with("HTTP/1.1 503 "), "{heard}");
 
     let asker = UdpSocket::bind((localhost, 0)).await.expect("a socket");
-    asker.connect((localhost, datagrams)).await.expect("an address");
     let large = vec![7; 9_000];
-    for said in [&b"over"[..], &large] {
+    for (port, said) in [(datagrams, &b"over"[..]), (datagrams, &large), (direct.port(), b"again")] {
+        asker.connect((localhost, port)).await.expect("an address");
         // The first one may be lost where the way to the other node is not open yet.
         let mut heard = vec![0; 10_000];
         loop {
@@ -271,10 +284,13 @@ async fn a_node_port_carries_what_is_behind_it() {
             }
         }
     }
+    wanted.retain(|(_, address), _| *address != direct);
+    assert!(ports.keep(&wanted).await.is_empty());
+    assert!(TcpStream::connect(direct).await.is_err(), "a listener that is not wanted is closed");
 }
 
 /// Ports that nothing has at the moment.
-fn free_ports() -> [u16; 4] {
-    let listeners = [(); 4].map(|()| std::net::TcpListener::bind("127.0.0.1:0").expect("a port"));
+fn free_ports() -> [u16; 5] {
+    let listeners = [(); 5].map(|()| std::net::TcpListener::bind("127.0.0.1:0").expect("a port"));
     listeners.map(|listener| listener.local_addr().expect("an address").port())
 }

@@ -135,7 +135,7 @@ async fn look(context: &Arc<Context>, pods: &[Arc<Pod>], signals: &Arc<dyn Signa
 
 fn places(context: &Context, pod: &Pod) -> Places {
     let uid = spec::uid(pod);
-    let logs = spec::all_containers(pod).map(|c| (c.name.clone(), context.log_root().join(uid).join(&c.name)));
+    let logs = spec::every_container(pod).map(|c| (c.name.clone(), context.log_root().join(uid).join(&c.name)));
     Places { volumes: context.volume_root(uid), logs: logs.collect() }
 }
 

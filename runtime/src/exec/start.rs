@@ -30,8 +30,8 @@ pub async fn start(
         Choice::Own => Arc::clone(&own.program),
         Choice::Toolbox => context.guests.toolbox().await?,
     };
-    let variables = container::variables(context, pod, definition, live.address, own).await?;
-    let mut grants = container::grants(context, pod, definition, live.address, &variables, streams)?;
+    let variables = container::variables(context, pod, &definition, live.address, own).await?;
+    let mut grants = container::grants(context, pod, &definition, live.address, &variables, streams)?;
     grants.arguments = command.to_vec();
     match program.start(grants)? {
         Started::Process(process) => Ok(process),

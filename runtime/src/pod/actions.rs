@@ -10,14 +10,16 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::back_off::{after, restart_delay, retry_delay};
 use super::observed::{ContainerObserved, Image, Observed, Refusal, State, Volumes};
-use super::spec;
 use super::status::has_ended;
+use super::{ephemeral, spec};
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PodAction {
     /// Make the volumes' directories.
     Mount,
+    /// Bring the volumes' contents up to date: something in them ends.
+    Renew,
     /// Fetch and compile a container's module.
     Pull {
         /// Whose.
@@ -66,10 +68,16 @@ pub fn pod_actions(pod: &Pod, observed: &Observed, now: Timestamp) -> Vec<PodAct
     }
     let mut actions = Vec::new();
     actions.extend(mount(observed, now));
-    actions.extend(spec::all_containers(pod).filter_map(|c| pull(pod, observed, c, now)));
+    actions.extend(spec::every_container(pod).filter_map(|c| pull(pod, observed, &c, now)));
     actions.extend(spec::all_containers(pod).filter_map(|c| stop_unhealthy(pod, observed, c, now)));
     if matches!(observed.volumes, Volumes::Mounted) {
+        actions.extend(observed.renew_at.filter(|at| now >= *at).map(|_| PodAction::Renew));
         actions.extend(starts(pod, observed, now));
+        // Whatever the others do: what goes wrong with them may be what it is to find out.
+        for container in ephemeral::definitions(pod) {
+            let seen = observed.containers.get(&container.name);
+            actions.extend(seen.and_then(|seen| start(pod, seen, &container, now)));
+        }
     }
     actions
 }
@@ -81,7 +89,8 @@ pub fn next_wake(pod: &Pod, observed: &Observed, now: Timestamp) -> Option<Times
     if let Volumes::Failed { failures, at, .. } = &observed.volumes {
         times.push(after(*at, retry_delay(*failures)));
     }
-    for container in spec::all_containers(pod) {
+    times.extend(observed.renew_at);
+    for container in spec::every_container(pod) {
         let Some(seen) = observed.containers.get(&container.name) else { continue };
         if let Image::Failed { failures, at, .. } = &seen.image {
             times.push(after(*at, retry_delay(*failures)));
@@ -89,7 +98,7 @@ pub fn next_wake(pod: &Pod, observed: &Observed, now: Timestamp) -> Option<Times
         match &seen.state {
             State::Running(running) if !running.is_killed => times.extend(running.kill_at),
             State::Misconfigured { at, .. } => times.push(Observed::config_retry_at(*at)),
-            State::Ended(end) if spec::restarts_after(pod, container, end.exit_code) => {
+            State::Ended(end) if spec::restarts_after(pod, &container, end.exit_code) => {
                 times.push(after(end.finished_at, restart_delay(seen.crashes)));
             }
             _ => {}
@@ -115,6 +124,10 @@ fn stop_all(pod: &Pod, observed: &Observed, now: Timestamp, finish: bool) -> Vec
     let plain_first = spec::containers(pod).iter().chain(spec::init_containers(pod).iter().rev());
     let mut actions = Vec::new();
     let mut someone_runs = false;
+    for container in ephemeral::definitions(pod) {
+        let Some(seen) = observed.containers.get(&container.name) else { continue };
+        actions.extend(stop(&container.name, seen, grace, now, || format!("Stopping container {}", container.name)));
+    }
     for container in plain_first {
         let is_init =
             spec::is_sidecar(container) && spec::init_containers(pod).iter().any(|c| c.name == container.name);

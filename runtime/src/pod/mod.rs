@@ -8,9 +8,11 @@ pub mod back_off;
 pub mod claims;
 pub mod directory;
 pub mod environment;
+pub mod ephemeral;
 pub mod expand;
 pub mod fields;
 pub mod host_paths;
+pub mod host_ports;
 pub mod names;
 pub mod observed;
 pub mod probe;
@@ -21,6 +23,7 @@ pub mod service_env;
 pub mod spec;
 pub mod status;
 pub mod support;
+pub mod tokens;
 pub mod volumes;
 
 #[cfg(test)]

@@ -31,6 +31,9 @@ pub struct Observed {
     /// Its volumes.
     #[serde(skip)]
     pub volumes: Volumes,
+    /// When what is in them must be renewed: a token ends.
+    #[serde(skip)]
+    pub renew_at: Option<Timestamp>,
     /// Set when every container is to stop for good though the pod is not deleted.
     pub doom: Option<Doom>,
     /// The pod's object is gone from the API: what runs must stop and there is nobody to report to.
@@ -208,8 +211,11 @@ pub enum ProbeKind {
 /// Something that came of an action, or of the world.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Happening {
-    /// The volumes are there.
-    Mounted,
+    /// The volumes are there, and up to date.
+    Mounted {
+        /// Until when, if something in them ends.
+        renew_at: Option<Timestamp>,
+    },
     /// They could not be made.
     MountFailed(String),
     /// The module is here and compiled.
@@ -286,8 +292,16 @@ pub enum Happening {
 impl Observed {
     /// A pod that the agent just took.
     pub fn new(pod: &Pod, address: IpAddr, refusal: Option<Refusal>, now: Timestamp) -> Observed {
-        let containers = spec::all_containers(pod).map(|c| (c.name.clone(), ContainerObserved::default())).collect();
-        Observed { started_at: Some(now), address: Some(address), refusal, containers, ..Observed::default() }
+        let mut observed = Observed { started_at: Some(now), address: Some(address), refusal, ..Observed::default() };
+        observed.meet(pod);
+        observed
+    }
+
+    /// Takes note of containers that the pod has and that were not known: it may be given more while it runs.
+    pub fn meet(&mut self, pod: &Pod) {
+        for container in spec::every_container(pod) {
+            self.containers.entry(container.name.clone()).or_default();
+        }
     }
 
     /// How the pod looks to a process that starts: what ran does no more.
@@ -295,6 +309,7 @@ impl Observed {
     /// Such an end counts as a restart and says what happened, but nobody is made to wait for it.
     pub fn after_restart(mut self, now: Timestamp) -> Observed {
         self.volumes = Volumes::Missing;
+        self.renew_at = None;
         for container in self.containers.values_mut() {
             container.image = Image::Unknown;
             match &container.state {
@@ -333,6 +348,7 @@ impl Observed {
                 let failures = if let Volumes::Failed { failures, .. } = &self.volumes { *failures } else { 0 };
                 self.volumes = Volumes::Mounting { failures };
             }
+            PodAction::Renew => self.renew_at = None,
             PodAction::Pull { container } => self.with(container, |c| {
                 let failures = if let Image::Failed { failures, .. } = &c.image { *failures } else { 0 };
                 c.image = Image::Pulling { failures };
@@ -357,7 +373,10 @@ impl Observed {
     /// Takes note of what came of an action. What is of an earlier run is ignored.
     pub fn note(&mut self, pod: &Pod, happening: Happening, now: Timestamp) {
         match happening {
-            Happening::Mounted => self.volumes = Volumes::Mounted,
+            Happening::Mounted { renew_at } => {
+                self.volumes = Volumes::Mounted;
+                self.renew_at = renew_at;
+            }
             Happening::MountFailed(message) => {
                 let failures = match &self.volumes {
                     Volumes::Mounting { failures } => failures + 1,
@@ -393,8 +412,8 @@ impl Observed {
             }),
             Happening::PostStarted { container, id, result } => {
                 let definition = spec::container(pod, &container);
-                let has_startup = definition.is_some_and(|c| c.startup_probe.is_some());
-                let has_readiness = definition.is_some_and(|c| c.readiness_probe.is_some());
+                let has_startup = definition.as_ref().is_some_and(|c| c.startup_probe.is_some());
+                let has_readiness = definition.as_ref().is_some_and(|c| c.readiness_probe.is_some());
                 self.with_running(&container, |r| match result {
                     _ if r.id != id => {}
                     Ok(()) => {
@@ -415,7 +434,7 @@ impl Observed {
 
     fn note_started(&mut self, pod: &Pod, container: &str, id: String, now: Timestamp) {
         let has = |probe: fn(&k8s_openapi::api::core::v1::Container) -> bool| {
-            spec::container(pod, container).is_some_and(probe)
+            spec::container(pod, container).is_some_and(|c| probe(&c))
         };
         let is_starting_up = has(|c| spec::post_start(c).is_some());
         let is_started = !is_starting_up && !has(|c| c.startup_probe.is_some());

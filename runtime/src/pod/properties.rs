@@ -12,6 +12,8 @@ use super::spec;
 use super::status::{has_ended, pod_status};
 
 const HOST: &str = "127.0.1.1";
+/// How long a token in a volume is good.
+const TOKEN_LIFE: SignedDuration = SignedDuration::from_secs(480);
 
 /// One step of a pod's life as the generator tells it.
 #[derive(Debug, Clone)]
@@ -26,6 +28,7 @@ enum Step {
     Wake,
     Delete,
     Restart,
+    Debug,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -40,12 +43,22 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Wake),
         1 => Just(Step::Delete),
         1 => Just(Step::Restart),
+        1 => Just(Step::Debug),
     ]
 }
 
+fn policy() -> impl Strategy<Value = &'static str> {
+    prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")]
+}
+
+/// A policy and a rule of a container's own.
+fn restart_rules() -> impl Strategy<Value = Option<(&'static str, &'static str, i32)>> {
+    prop::option::weighted(0.3, (policy(), prop_oneof![Just("In"), Just("NotIn")], 0i32..2))
+}
+
 fn pod_strategy() -> impl Strategy<Value = Pod> {
-    (1usize..3, 0usize..3, prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")], any::<bool>(), any::<bool>(), prop::option::of(1i64..2_000)).prop_map(
-        |(regular, init, policy, sidecar, probe, deadline)| {
+    (1usize..3, 0usize..3, policy(), any::<bool>(), any::<bool>(), prop::option::of(1i64..2_000), restart_rules()).prop_map(
+        |(regular, init, policy, sidecar, probe, deadline, rules)| {
             let container = |name: String| json!({"name": name, "image": "hello:1"});
             let mut inits: Vec<_> = (0..init).map(|n| container(format!("i{n}"))).collect();
             if sidecar && let Some(first) = inits.first_mut() {
@@ -55,6 +68,13 @@ fn pod_strategy() -> impl Strategy<Value = Pod> {
             if probe {
                 regulars[0]["readinessProbe"] = json!({"httpGet": {"port": 80}});
                 regulars[0]["lifecycle"] = json!({"postStart": {"httpGet": {"port": 80}}});
+            }
+            if let Some((own, operator, code)) = rules {
+                regulars[0]["restartPolicy"] = json!(own);
+                regulars[0]["restartPolicyRules"] = json!([{"action": "Restart", "exitCodes": {"operator": operator, "values": [code]}}]);
+                if let Some(last) = inits.last_mut().filter(|init| init["restartPolicy"].is_null()) {
+                    last["restartPolicy"] = json!(if own == "Always" { "OnFailure" } else { own });
+                }
             }
             serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {
                 "restartPolicy": policy, "initContainers": inits, "containers": regulars, "activeDeadlineSeconds": deadline}}))
@@ -113,7 +133,7 @@ impl Life {
                 }
                 if let State::Ended(end) = &self.observed.containers[container].state {
                     let definition = spec::container(&self.pod, container).expect("container");
-                    assert!(spec::restarts_after(&self.pod, definition, end.exit_code), "the restart policy holds");
+                    assert!(spec::restarts_after(&self.pod, &definition, end.exit_code), "the restart policy holds");
                 }
             }
             PodAction::Finish => assert!(self.observed.is_quiet(), "a pod is gone only when nothing of it runs"),
@@ -125,13 +145,20 @@ impl Life {
         self.observed.note(&self.pod, happening, self.now);
     }
 
+    /// The volumes of these pods hold a token, as far as anybody knows.
+    fn note_mounted(&mut self) {
+        let renew_at = Some(self.now + TOKEN_LIFE);
+        self.note(Happening::Mounted { renew_at });
+    }
+
     fn complete(&mut self, succeed: bool) {
         if self.pending.is_empty() {
             return;
         }
         let failed = || "no".to_owned();
         match self.pending.remove(0) {
-            PodAction::Mount if succeed => self.note(Happening::Mounted),
+            PodAction::Mount if succeed => self.note_mounted(),
+            PodAction::Renew => self.note_mounted(),
             PodAction::Mount => self.note(Happening::MountFailed(failed())),
             PodAction::Pull { container } if succeed => {
                 self.note(Happening::Pulled { container, image_id: "hello@sha256:1".into() })
@@ -193,6 +220,12 @@ impl Life {
             Step::Wait(seconds) => self.now += SignedDuration::from_secs(*seconds),
             Step::Wake => self.now = next_wake(&self.pod, &self.observed, self.now).unwrap_or(self.now),
             Step::Delete => self.pod.metadata.deletion_timestamp = Some(Time(self.now)),
+            Step::Debug => {
+                let more = self.pod.spec.get_or_insert_default().ephemeral_containers.get_or_insert_default();
+                let container = json!({"name": format!("e{}", more.len()), "image": "toolbox:1"});
+                more.push(serde_json::from_value(container).expect("a container"));
+                self.observed.meet(&self.pod);
+            }
             Step::Restart => {
                 self.observed = std::mem::take(&mut self.observed).after_restart(self.now);
                 self.pending.clear();
@@ -218,12 +251,14 @@ impl Life {
             .init_container_statuses
             .iter()
             .flatten()
-            .all(|s| s.ready || !spec::container(&self.pod, &s.name).is_some_and(spec::is_sidecar));
+            .all(|s| s.ready || !spec::container(&self.pod, &s.name).is_some_and(|c| spec::is_sidecar(&c)));
         assert_eq!(condition("Ready"), condition("ContainersReady"));
         if condition("Ready").as_deref() == Some("True") {
             assert!(all_ready && sidecars_ready && status.phase.as_deref() == Some("Running"), "{status:?}");
         }
-        for container in statuses.iter().chain(status.init_container_statuses.iter().flatten()) {
+        let ephemeral = status.ephemeral_container_statuses.iter().flatten();
+        assert!(ephemeral.clone().all(|status| status.restart_count == 0), "an ephemeral container runs once");
+        for container in statuses.iter().chain(ephemeral).chain(status.init_container_statuses.iter().flatten()) {
             let state = container.state.as_ref().expect("state");
             let kinds = [state.waiting.is_some(), state.running.is_some(), state.terminated.is_some()];
             assert_eq!(kinds.into_iter().filter(|k| *k).count(), 1, "a container is in one state");
@@ -306,6 +341,32 @@ proptest! {
         }
         let status = pod_status(&life.pod, &life.observed, HOST, life.now);
         prop_assert!(status.conditions.unwrap_or_default().iter().all(|c| c.status == "True"));
+    }
+
+    #[test]
+    fn a_token_is_renewed_as_long_as_its_pod_lives(pod in pod_strategy(), waits in prop::collection::vec(1i64..900, 1..10)) {
+        let mut life = Life::new(pod);
+        // A deadline would end the pod and its tokens with it.
+        life.pod.spec.as_mut().expect("it has one").active_deadline_seconds = None;
+        life.decide();
+        while !life.pending.is_empty() {
+            life.complete(true);
+        }
+        for wait in waits {
+            let due = life.observed.renew_at.expect("there is a token");
+            let wake = next_wake(&life.pod, &life.observed, life.now).expect("something is to come");
+            prop_assert!(has_ended(&life.pod, &life.observed) || wake <= due);
+            life.take(&Step::Wait(wait));
+            life.decide();
+            let is_renewing = life.pending.contains(&PodAction::Renew);
+            prop_assert_eq!(is_renewing, life.now >= due && !has_ended(&life.pod, &life.observed));
+            while !life.pending.is_empty() {
+                life.complete(true);
+            }
+            if has_ended(&life.pod, &life.observed) {
+                return Ok(());
+            }
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Volume};
 use serde::{Deserialize, Serialize};
 
 use super::spec;
+use super::tokens::{Token, Wanted};
 
 /// What kind of object is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -35,19 +36,29 @@ impl std::fmt::Display for Reference {
     }
 }
 
-/// The objects that a pod names, as far as they exist: the bytes by key.
+/// What a pod's variables and volumes are made of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sources(BTreeMap<Reference, BTreeMap<String, Vec<u8>>>);
+pub struct Sources {
+    /// The objects that it names, as far as they exist: the bytes by key.
+    objects: BTreeMap<Reference, BTreeMap<String, Vec<u8>>>,
+    /// The tokens that its volumes want.
+    pub tokens: Vec<Token>,
+}
 
 impl Sources {
     /// Adds an object's contents.
     pub fn insert(&mut self, reference: Reference, contents: BTreeMap<String, Vec<u8>>) {
-        self.0.insert(reference, contents);
+        self.objects.insert(reference, contents);
     }
 
     /// The contents of an object; `None` if it does not exist.
     pub fn get(&self, kind: SourceKind, name: &str) -> Option<&BTreeMap<String, Vec<u8>>> {
-        self.0.get(&Reference { kind, name: name.to_owned() })
+        self.objects.get(&Reference { kind, name: name.to_owned() })
+    }
+
+    /// The token that was asked for so.
+    pub fn token(&self, wanted: &Wanted) -> Option<&str> {
+        self.tokens.iter().find(|token| token.wanted == *wanted).map(|token| token.text.as_str())
     }
 }
 
@@ -66,8 +77,8 @@ pub fn secret_contents(secret: &Secret) -> BTreeMap<String, Vec<u8>> {
 /// Everything that the pod names, optional or not.
 pub fn references(pod: &Pod) -> BTreeSet<Reference> {
     let mut found = BTreeSet::new();
-    for container in spec::all_containers(pod) {
-        of_container(container, &mut found);
+    for container in spec::every_container(pod) {
+        of_container(&container, &mut found);
     }
     for volume in pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
         of_volume(volume, &mut found);

@@ -1,14 +1,17 @@
 //! Reading a pod's specification: the questions that several decisions ask.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, LifecycleHandler, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::ephemeral;
+
 /// The grace period where neither the deletion nor the specification names one.
 const DEFAULT_GRACE_SECONDS: i64 = 30;
 
-/// What restartPolicy says.
+/// What a restartPolicy says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RestartPolicy {
     /// Whatever the exit code.
@@ -34,14 +37,20 @@ pub fn init_containers(pod: &Pod) -> &[Container] {
     pod.spec.as_ref().and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default()
 }
 
-/// All containers, the init containers first.
+/// All containers but the ephemeral ones, the init containers first.
 pub fn all_containers(pod: &Pod) -> impl Iterator<Item = &Container> {
     init_containers(pod).iter().chain(containers(pod))
 }
 
-/// The container of that name.
-pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
-    all_containers(pod).find(|c| c.name == name)
+/// All containers, the ephemeral ones last.
+pub fn every_container(pod: &Pod) -> impl Iterator<Item = Cow<'_, Container>> {
+    all_containers(pod).map(Cow::Borrowed).chain(ephemeral::definitions(pod).map(Cow::Owned))
+}
+
+/// The container of that name, which may be an ephemeral one.
+pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<Cow<'a, Container>> {
+    let plain = all_containers(pod).find(|c| c.name == name).map(Cow::Borrowed);
+    plain.or_else(|| ephemeral::find(pod, name).map(Cow::Owned))
 }
 
 /// Whether this init container is a sidecar: one that goes on running.
@@ -54,27 +63,44 @@ pub fn is_plain_init(pod: &Pod, name: &str) -> bool {
     init_containers(pod).iter().any(|c| c.name == name && !is_sidecar(c))
 }
 
-/// The pod's restart policy.
-pub fn restart_policy(pod: &Pod) -> RestartPolicy {
-    match pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()) {
+/// The container's own restart policy, else its pod's.
+fn restart_policy(pod: &Pod, container: &Container) -> RestartPolicy {
+    let of_pod = || pod.spec.as_ref()?.restart_policy.as_deref();
+    match container.restart_policy.as_deref().or_else(of_pod) {
         Some("Never") => RestartPolicy::Never,
         Some("OnFailure") => RestartPolicy::OnFailure,
         _ => RestartPolicy::Always,
     }
 }
 
-/// Whether a container that ended with `exit_code` starts again.
+/// Whether a container that ended with `exit_code` starts again: a rule of its own that says so, else its policy
+/// (Kubernetes, "Pod Lifecycle", restart policy and rules of a container).
 pub fn restarts_after(pod: &Pod, container: &Container, exit_code: i32) -> bool {
-    if is_sidecar(container) {
+    // An init container that has succeeded is done, and an ephemeral one runs once.
+    if (exit_code == 0 && is_plain_init(pod, &container.name)) || ephemeral::is_ephemeral(pod, &container.name) {
+        return false;
+    }
+    if is_sidecar(container) || has_restart_rule(container, exit_code) {
         return true;
     }
-    let is_init = is_plain_init(pod, &container.name);
-    match restart_policy(pod) {
-        RestartPolicy::Always if is_init => exit_code != 0,
+    match restart_policy(pod, container) {
         RestartPolicy::Always => true,
         RestartPolicy::OnFailure => exit_code != 0,
         RestartPolicy::Never => false,
     }
+}
+
+/// Whether a rule of the container says that it starts again after this exit code; all known rules say so.
+fn has_restart_rule(container: &Container, exit_code: i32) -> bool {
+    container.restart_policy_rules.iter().flatten().filter(|rule| rule.action == "Restart").any(|rule| {
+        let Some(codes) = &rule.exit_codes else { return false };
+        let is_listed = codes.values.iter().flatten().any(|code| *code == exit_code);
+        match codes.operator.as_str() {
+            "In" => is_listed,
+            "NotIn" => !is_listed,
+            _ => false,
+        }
+    })
 }
 
 /// How long the pod's containers may take to stop: the deletion's word, else the specification's, else 30 s.
@@ -210,6 +236,27 @@ mod tests {
         assert_eq!(listen_port(&ported(&[("", 7000), ("other", 81)]), &[]), 7000);
         let environment = [("SPIN_HTTP_LISTEN_ADDR".to_owned(), "0.0.0.0:3000".to_owned())];
         assert_eq!(listen_port(&ported(&[("http", 80)]), &environment), 3000);
+    }
+
+    #[test]
+    fn a_container_s_rules_go_before_its_policy_and_that_before_the_pod_s() {
+        let restarts = |policy: &str, container: serde_json::Value| -> Vec<i32> {
+            let pod: Pod = serde_json::from_value(
+                serde_json::json!({"spec": {"restartPolicy": policy, "containers": [container]}}),
+            )
+            .expect("a pod");
+            (0..4).filter(|code| restarts_after(&pod, &containers(&pod)[0], *code)).collect()
+        };
+        let with = |policy: Option<&str>, operator: &str, codes: &[i32]| {
+            let rule = serde_json::json!({"action": "Restart", "exitCodes": {"operator": operator, "values": codes}});
+            serde_json::json!({"name": "c", "restartPolicy": policy, "restartPolicyRules": [rule]})
+        };
+        assert_eq!(restarts("Never", serde_json::json!({"name": "c"})), [0; 0]);
+        assert_eq!(restarts("Never", with(Some("Never"), "In", &[2, 3])), [2, 3]);
+        assert_eq!(restarts("Always", with(Some("Never"), "In", &[2])), [2]);
+        assert_eq!(restarts("Always", with(Some("Never"), "NotIn", &[0, 1])), [2, 3]);
+        assert_eq!(restarts("Never", with(Some("OnFailure"), "In", &[0])), [0, 1, 2, 3]);
+        assert_eq!(restarts("Never", with(Some("Always"), "In", &[9])), [0, 1, 2, 3]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observed::{ContainerObserved, Image, Observed, State, Termination, Volumes};
-use super::spec::{self, RestartPolicy};
+use super::{ephemeral, spec};
 
 /// The scheme of container ids.
 const ID_SCHEME: &str = "shoal://";
@@ -32,6 +32,9 @@ pub fn pod_status(pod: &Pod, observed: &Observed, host_address: &str, now: Times
         spec::containers(pod).iter().map(|c| container_status(pod, observed, c)).collect();
     let init_statuses: Vec<ContainerStatus> =
         spec::init_containers(pod).iter().map(|c| container_status(pod, observed, c)).collect();
+    let ephemeral_statuses: Vec<ContainerStatus> = ephemeral::definitions(pod)
+        .map(|c| ContainerStatus { ready: false, ..container_status(pod, observed, &c) })
+        .collect();
     let failure = observed.refusal.as_ref().or(observed.doom.as_ref().map(|doom| &doom.refusal));
     let address = observed.address.map(|a| a.to_string()).filter(|_| observed.refusal.is_none());
     let conditions = conditions(pod, observed, phase, &statuses, &init_statuses, now);
@@ -47,6 +50,7 @@ pub fn pod_status(pod: &Pod, observed: &Observed, host_address: &str, now: Times
         start_time: observed.started_at.map(Time),
         container_statuses: Some(statuses),
         init_container_statuses: (!init_statuses.is_empty()).then_some(init_statuses),
+        ephemeral_container_statuses: (!ephemeral_statuses.is_empty()).then_some(ephemeral_statuses),
         observed_generation: pod.metadata.generation,
         ..PodStatus::default()
     }
@@ -74,16 +78,15 @@ fn phase(pod: &Pod, observed: &Observed) -> Phase {
         return Phase::Failed;
     }
     let is_ending = spec::is_deleted(pod) && observed.is_quiet();
-    let never = spec::restart_policy(pod) == RestartPolicy::Never;
     for container in spec::init_containers(pod).iter().filter(|c| !spec::is_sidecar(c)) {
         match exit_code(observed, container) {
             Some(0) => {}
-            Some(_) if never || is_ending => return Phase::Failed,
+            Some(code) if is_ending || !spec::restarts_after(pod, container, code) => return Phase::Failed,
             _ if is_ending => break,
             _ => return Phase::Pending,
         }
     }
-    let (mut running, mut waiting, mut ended, mut failed) = (0, 0, 0, 0);
+    let (mut running, mut waiting, mut ended, mut failed, mut restarting) = (0, 0, 0, 0, false);
     for container in spec::containers(pod) {
         let seen = observed.containers.get(&container.name);
         match (seen.map(|c| &c.state), exit_code(observed, container)) {
@@ -91,6 +94,7 @@ fn phase(pod: &Pod, observed: &Observed) -> Phase {
             (_, Some(code)) => {
                 ended += 1;
                 failed += usize::from(code != 0);
+                restarting |= spec::restarts_after(pod, container, code);
             }
             _ => waiting += 1,
         }
@@ -101,11 +105,8 @@ fn phase(pod: &Pod, observed: &Observed) -> Phase {
         (_, waiting, _) if waiting > 0 => Phase::Pending,
         (running, _, _) if running > 0 => Phase::Running,
         (_, _, 0) => Phase::Pending,
-        _ => match spec::restart_policy(pod) {
-            RestartPolicy::Always => Phase::Running,
-            RestartPolicy::OnFailure if failed > 0 => Phase::Running,
-            _ => all_end(failed),
-        },
+        _ if restarting => Phase::Running,
+        _ => all_end(failed),
     }
 }
 
@@ -205,7 +206,8 @@ fn waiting_reason(
         return image_reason(container, seen);
     }
     let is_init = spec::init_containers(pod).iter().any(|c| c.name == container.name);
-    if !spec::init_containers(pod).is_empty() && (is_init || !init_done(pod, observed)) {
+    let is_ephemeral = ephemeral::is_ephemeral(pod, &container.name);
+    if !is_ephemeral && !spec::init_containers(pod).is_empty() && (is_init || !init_done(pod, observed)) {
         return ("PodInitializing", None);
     }
     match &observed.volumes {
@@ -272,7 +274,7 @@ fn conditions(
     let names = |unready: Vec<&str>| unready.join(" ");
     let uninitialized: Vec<&str> =
         spec::init_containers(pod).iter().filter(|c| !init_passed(observed, c)).map(|c| c.name.as_str()).collect();
-    let sidecars = init_statuses.iter().filter(|s| spec::container(pod, &s.name).is_some_and(spec::is_sidecar));
+    let sidecars = init_statuses.iter().filter(|s| spec::container(pod, &s.name).is_some_and(|c| spec::is_sidecar(&c)));
     let unready: Vec<&str> = statuses.iter().chain(sidecars).filter(|s| !s.ready).map(|s| s.name.as_str()).collect();
     let initialized = if uninitialized.is_empty() || phase == Phase::Succeeded {
         Verdict::yes()

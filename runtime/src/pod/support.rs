@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Container, Lifecycle, LifecycleHandler, Pod, PodSpec, Volume};
 
-use super::host_paths;
 use super::observed::Refusal;
 use super::reuse;
+use super::{host_paths, host_ports};
 
 /// The reason of a pod that is refused, in its status and in the event.
 pub const REASON: &str = "UnsupportedPodSpec";
@@ -46,14 +46,12 @@ fn of_pod(spec: &PodSpec) -> Option<Unsupported> {
     let yes = |field: Option<bool>| field == Some(true);
     let unknown_class = spec.runtime_class_name.as_deref().is_some_and(|class| !RUNTIME_CLASSES.contains(&class));
     let windows = spec.os.as_ref().is_some_and(|os| os.name == "windows");
-    let ephemeral = spec.ephemeral_containers.as_ref().is_some_and(|list| !list.is_empty());
     [
         (yes(spec.host_network), "spec.hostNetwork", "pods have addresses of their own"),
         (yes(spec.host_pid), "spec.hostPID", "a Wasm pod has no processes of the host"),
         (yes(spec.host_ipc), "spec.hostIPC", "a Wasm pod has no IPC of the host"),
         (windows, "spec.os.name", "this node runs Wasm modules only"),
         (unknown_class, "spec.runtimeClassName", "no such runtime on this node"),
-        (ephemeral, "spec.ephemeralContainers", "not supported"),
     ]
     .into_iter()
     .find_map(|(is_set, path, why)| is_set.then(|| (path.to_owned(), why.into())))
@@ -63,10 +61,13 @@ fn of_volume(volume: &Volume, host_paths: &[PathBuf]) -> Option<Unsupported> {
     if let Some(projected) = &volume.projected {
         let sources = projected.sources.as_deref().unwrap_or_default();
         let plain = |s: &k8s_openapi::api::core::v1::VolumeProjection| {
-            s.config_map.is_some() || s.secret.is_some() || s.downward_api.is_some()
+            s.config_map.is_some()
+                || s.secret.is_some()
+                || s.downward_api.is_some()
+                || s.service_account_token.is_some()
         };
         let index = sources.iter().position(|s| !plain(s))?;
-        let field = if sources[index].service_account_token.is_some() { ".serviceAccountToken" } else { "" };
+        let field = if sources[index].cluster_trust_bundle.is_some() { ".clusterTrustBundle" } else { "" };
         return Some((format!("projected.sources[{index}]{field}"), "this kind of source is not supported".into()));
     }
     let known = volume.empty_dir.is_some()
@@ -110,12 +111,8 @@ fn of_container(container: &Container) -> Option<Unsupported> {
     if container.volume_devices.as_ref().is_some_and(|list| !list.is_empty()) {
         return Some(("volumeDevices".to_owned(), "a Wasm module has no block devices".into()));
     }
-    let ports = container.ports.as_deref().unwrap_or_default();
-    if let Some(index) = ports.iter().position(|p| p.host_port.is_some_and(|port| port != 0)) {
-        return Some((
-            format!("ports[{index}].hostPort"),
-            "not supported; a NodePort service reaches the pod from outside".into(),
-        ));
+    if let Some((field, why)) = host_ports::refusal(container) {
+        return Some((field, why.into()));
     }
     container.lifecycle.as_ref().and_then(of_lifecycle)
 }
@@ -153,7 +150,16 @@ mod tests {
                 json!({"containers": [], "volumes": [{"name": "a", "emptyDir": {}}, {"name": "v", "hostPath": {"path": "/"}}]}),
                 "spec.volumes[1].hostPath.path",
             ),
+            (
+                json!({"containers": [], "volumes": [{"name": "v", "projected": {"sources": [
+                    {"serviceAccountToken": {"path": "token"}}, {"clusterTrustBundle": {"path": "ca", "name": "b"}}]}}]}),
+                "spec.volumes[0].projected.sources[1].clusterTrustBundle",
+            ),
             (json!({"containers": [], "volumes": [{"name": "v", "csi": {"driver": "d"}}]}), "spec.volumes[0].csi"),
+            (
+                with(json!({"ports": [{"containerPort": 1}, {"containerPort": 2, "hostPort": 2, "protocol": "SCTP"}]})),
+                "spec.containers[0].ports[1].protocol",
+            ),
             (with(json!({"securityContext": {"privileged": true}})), "spec.containers[0].securityContext.privileged"),
             (
                 with(json!({"lifecycle": {"postStart": {"tcpSocket": {"port": 80}}}})),
@@ -171,6 +177,7 @@ mod tests {
             json!({"runtimeClassName": "wasmtime-spin-v2", "containers": [], "volumes": [{"name": "v"}, {"name": "c", "configMap": {"name": "c"}}]}),
             json!({"containers": [{"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "x"}], "lifecycle": {"postStart": {"httpGet": {"port": 80}}}}]}),
             json!({"containers": [], "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}, {"name": "h", "hostPath": {"path": "/srv/a"}}]}),
+            json!({"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 80, "hostIP": "::1"}]}]}),
             json!({"containers": [{"name": "c", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}, "readinessProbe": {"httpGet": {"port": 80}}}]}),
             json!({"containers": [{"name": "c", "lifecycle": {"preStop": {"exec": {"command": ["x"]}}}, "livenessProbe": {"exec": {"command": ["x"]}}, "startupProbe": {"grpc": {"port": 80}}}]}),
         ] {

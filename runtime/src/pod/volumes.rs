@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, Volume, 
 use super::environment::not_found;
 use super::fields::{self, Place};
 use super::references::{SourceKind, Sources};
+use super::tokens::Wanted;
 
 /// The mode of a file for which nothing says another.
 const DEFAULT_MODE: u32 = 0o644;
@@ -150,6 +151,10 @@ fn add_projection(
     if let Some(downward) = &source.downward_api {
         add_downward(pod, place, downward.items.as_deref().unwrap_or_default(), mode, files)?;
     }
+    if let Some(token) = &source.service_account_token {
+        let text = sources.token(&Wanted::of(token)).ok_or("failed to fetch token: there is none")?;
+        files.insert(inside(&token.path)?, File { bytes: text.as_bytes().to_vec(), mode });
+    }
     Ok(())
 }
 
@@ -186,12 +191,17 @@ fn inside(path: &str) -> Result<String, String> {
 mod tests {
     use super::*;
     use crate::pod::references::Reference;
+    use crate::pod::tokens::Token;
+    use jiff::Timestamp;
     use serde_json::json;
 
     fn of(volume: serde_json::Value) -> Result<BTreeMap<String, (String, u32)>, String> {
         let mut sources = Sources::default();
         let contents = [("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())].into();
         sources.insert(Reference { kind: SourceKind::Secret, name: "keys".into() }, contents);
+        let wanted = Wanted { audience: "vault".into(), seconds: 600 };
+        let until = Timestamp::UNIX_EPOCH;
+        sources.tokens.push(Token { wanted, text: "a.b.c".into(), from: until, until });
         let volume: Volume = serde_json::from_value(volume).expect("volume");
         let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}})).expect("pod");
         match contents_of(&pod, &volume, &sources)? {
@@ -232,8 +242,12 @@ mod tests {
     fn a_projection_puts_sources_side_by_side() {
         let files = of(json!({"name": "v", "projected": {"sources": [
             {"secret": {"name": "keys", "items": [{"key": "a", "path": "a"}]}},
+            {"serviceAccountToken": {"path": "run/token", "audience": "vault", "expirationSeconds": 600}},
             {"downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}}]}}))
         .expect("files");
-        assert_eq!(files.keys().map(String::as_str).collect::<Vec<_>>(), ["a", "name"]);
+        assert_eq!(files.keys().map(String::as_str).collect::<Vec<_>>(), ["a", "name", "run/token"]);
+        assert_eq!(files["run/token"].0, "a.b.c");
+        let other = json!({"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}});
+        assert!(of(other).is_err(), "a token for another is no token");
     }
 }

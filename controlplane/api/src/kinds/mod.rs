@@ -6,6 +6,7 @@ mod config_map;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
+pub(crate) mod ephemeral_containers;
 mod event;
 mod lease;
 pub(crate) mod metrics;
@@ -63,6 +64,12 @@ pub(crate) const RESOURCES: &[Resource] = &[
     metrics::NODE,
     metrics::POD,
 ];
+
+/// Requests of HTTP through the API server.
+const fn proxy(kind: &'static str) -> crate::resource::Subresource {
+    let verbs = &["create", "delete", "get", "patch", "update"];
+    crate::resource::Subresource { name: "proxy", group: "", version: "v1", kind, verbs }
+}
 
 /// The status as a subresource of the kind itself.
 const fn status(group: &'static str, kind: &'static str) -> crate::resource::Subresource {

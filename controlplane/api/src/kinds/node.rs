@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::status;
+use super::{proxy, status};
 use crate::metadata;
-use crate::resource::{Resource, SelectableField, Strategy, Subresource};
+use crate::resource::{Resource, SelectableField, Strategy};
 use crate::table::cells::{AGE, NAME, NONE, UNKNOWN, column, list, text, wide};
 use crate::validation::{FieldError, names, quantity};
 
@@ -14,16 +14,7 @@ pub(super) const ROW: Resource = Resource {
     singular: "node",
     short_names: &["no"],
     namespaced: false,
-    subresources: &[
-        Subresource {
-            name: "proxy",
-            group: "",
-            version: "v1",
-            kind: "NodeProxyOptions",
-            verbs: &["create", "delete", "get", "patch", "update"],
-        },
-        status("", "Node"),
-    ],
+    subresources: &[proxy("NodeProxyOptions"), status("", "Node")],
     schema: "io.k8s.api.core.v1.Node",
     storage: "core/nodes",
     columns: &[

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{pod_columns, pod_spec, pod_spec_checks, status};
+use super::{pod_columns, pod_spec, pod_spec_checks, proxy, status};
 use crate::resource::{Resource, SelectableField, Strategy, Subresource};
 use crate::table::cells::{list, text};
-use crate::validation::FieldError;
+use crate::validation::{self, FieldError};
 
 pub(super) const ROW: Resource = Resource {
     kind: "Pod",
@@ -17,9 +17,17 @@ pub(super) const ROW: Resource = Resource {
         stream("attach", "PodAttachOptions"),
         Subresource { name: "binding", group: "", version: "v1", kind: "Binding", verbs: &["create"] },
         Subresource { name: "eviction", group: "policy", version: "v1", kind: "Eviction", verbs: &["create"] },
+        Subresource {
+            name: "ephemeralcontainers",
+            group: "",
+            version: "v1",
+            kind: "Pod",
+            verbs: &["get", "patch", "update"],
+        },
         stream("exec", "PodExecOptions"),
         Subresource { name: "log", group: "", version: "v1", kind: "Pod", verbs: &["get"] },
         stream("portforward", "PodPortForwardOptions"),
+        proxy("PodProxyOptions"),
         status("", "Pod"),
     ],
     schema: "io.k8s.api.core.v1.Pod",
@@ -74,6 +82,15 @@ impl Strategy for Pod {
     fn check(&self, object: &Value, problems: &mut Vec<FieldError>) {
         let spec = object.get("spec").unwrap_or(&Value::Null);
         pod_spec_checks::check(spec, "spec", &["Always", "OnFailure", "Never"], problems);
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut problems = validation::object_metadata(object, self.names());
+        self.check(object, &mut problems);
+        if !list(object, "/spec/ephemeralContainers").is_empty() {
+            problems.push(FieldError::forbidden("spec.ephemeralContainers", "cannot be set on create"));
+        }
+        problems
     }
 
     fn check_change(&self, new: &Value, old: &Value, problems: &mut Vec<FieldError>) {

@@ -19,7 +19,7 @@ pub(super) fn default(spec: &mut Map<String, Value>) {
         spec.insert("serviceAccount".to_owned(), account.clone());
         spec.insert("serviceAccountName".to_owned(), account);
     }
-    for field in ["containers", "initContainers"] {
+    for field in ["containers", "initContainers", "ephemeralContainers"] {
         for container in objects(spec.get_mut(field)) {
             default_container(container);
         }

@@ -4,9 +4,14 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{persistent_volume, persistent_volume_claim};
+use super::{ephemeral_containers, persistent_volume, persistent_volume_claim};
 use crate::table::cells::{list, text};
 use crate::validation::{FieldError, at_least, invalid, names, non_negative, one_of, port, port_or_name, quantity};
+
+/// The restart rules that a container may have, as in Kubernetes.
+const MOST_RESTART_RULES: usize = 20;
+/// The exit codes that one of them may name, as in Kubernetes.
+const MOST_EXIT_CODES: usize = 255;
 
 /// Appends what is wrong with the spec at `path`. `restart_policies` are those that the holder allows.
 pub(super) fn check(spec: &Value, path: &str, restart_policies: &[&str], problems: &mut Vec<FieldError>) {
@@ -15,6 +20,7 @@ pub(super) fn check(spec: &Value, path: &str, restart_policies: &[&str], problem
         problems.push(FieldError::required(format!("{path}.containers"), ""));
     }
     let mut seen = BTreeSet::new();
+    check_host_ports(spec, path, problems);
     for field in ["containers", "initContainers"] {
         for (index, container) in list(spec, &format!("/{field}")).iter().enumerate() {
             let path = format!("{path}.{field}[{index}]");
@@ -23,8 +29,10 @@ pub(super) fn check(spec: &Value, path: &str, restart_policies: &[&str], problem
                 problems.push(FieldError::duplicate(format!("{path}.name"), name));
             }
             check_container(container, &path, &volumes, problems);
+            check_restarts(container, &path, problems);
         }
     }
+    ephemeral_containers::check(spec, path, &volumes, problems);
     one_of(problems, &format!("{path}.restartPolicy"), text(spec, "/restartPolicy"), restart_policies);
     one_of(
         problems,
@@ -79,11 +87,32 @@ fn check_volumes<'a>(spec: &'a Value, path: &str, problems: &mut Vec<FieldError>
             problems.push(FieldError::required(format!("{path}.configMap.name"), ""));
         }
         check_storage(volume, &path, problems);
+        for (index, source) in list(volume, "/projected/sources").iter().enumerate() {
+            if let Some(token) = source.get("serviceAccountToken") {
+                let path = format!("{path}.projected.sources[{index}].serviceAccountToken");
+                check_token(token, &path, problems);
+            }
+        }
         if let Some(size) = volume.pointer("/emptyDir/sizeLimit") {
             quantity(problems, &format!("{path}.emptyDir.sizeLimit"), size);
         }
     }
     seen
+}
+
+fn check_token(token: &Value, path: &str, problems: &mut Vec<FieldError>) {
+    let seconds = token.get("expirationSeconds").and_then(Value::as_i64);
+    let wrong = match seconds {
+        Some(seconds) if seconds < 600 => Some("may not specify a duration less than 10 minutes"),
+        Some(seconds) if seconds > 1 << 32 => Some("may not specify a duration larger than 2^32 seconds"),
+        _ => None,
+    };
+    if let Some(wrong) = wrong {
+        problems.push(FieldError::invalid(format!("{path}.expirationSeconds"), seconds, wrong));
+    }
+    if text(token, "/path").is_empty() {
+        problems.push(FieldError::required(format!("{path}.path"), ""));
+    }
 }
 
 /// Volumes that outlive the pod, or are the node's.
@@ -102,7 +131,7 @@ fn check_storage(volume: &Value, path: &str, problems: &mut Vec<FieldError>) {
     }
 }
 
-fn check_container(container: &Value, path: &str, volumes: &BTreeSet<&str>, problems: &mut Vec<FieldError>) {
+pub(super) fn check_container(container: &Value, path: &str, volumes: &BTreeSet<&str>, problems: &mut Vec<FieldError>) {
     required_label(problems, &format!("{path}.name"), text(container, "/name"));
     let image = text(container, "/image");
     if image.is_empty() {
@@ -146,6 +175,60 @@ fn check_container(container: &Value, path: &str, volumes: &BTreeSet<&str>, prob
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if let Some(value) = container.get(probe) {
             check_probe(value, &format!("{path}.{probe}"), probe, problems);
+        }
+    }
+}
+
+/// What a container says of its restarts (Kubernetes: `validateContainerRestartPolicy`).
+fn check_restarts(container: &Value, path: &str, problems: &mut Vec<FieldError>) {
+    let policy = container.get("restartPolicy").and_then(Value::as_str);
+    if let Some(policy) = policy {
+        one_of(problems, &format!("{path}.restartPolicy"), policy, &["Always", "Never", "OnFailure"]);
+    }
+    let rules = list(container, "/restartPolicyRules");
+    if !rules.is_empty() && policy.is_none() {
+        let message = "must specify restartPolicy when restart rules are used";
+        problems.push(FieldError::required(format!("{path}.restartPolicy"), message));
+    }
+    if rules.len() > MOST_RESTART_RULES {
+        let message = format!("must have at most {MOST_RESTART_RULES} items");
+        problems.push(FieldError::invalid(format!("{path}.restartPolicyRules"), rules.len(), message));
+    }
+    for (index, rule) in rules.iter().enumerate() {
+        let path = format!("{path}.restartPolicyRules[{index}]");
+        one_of(problems, &format!("{path}.action"), text(rule, "/action"), &["Restart"]);
+        if rule.get("exitCodes").is_none_or(Value::is_null) {
+            problems.push(FieldError::required(format!("{path}.exitCodes"), "must be specified"));
+            continue;
+        }
+        one_of(problems, &format!("{path}.exitCodes.operator"), text(rule, "/exitCodes/operator"), &["In", "NotIn"]);
+        let field = format!("{path}.exitCodes.values");
+        match list(rule, "/exitCodes/values").len() {
+            0 => problems.push(FieldError::required(field, "must specify at least one value")),
+            1..=MOST_EXIT_CODES => {}
+            count => {
+                let message = format!("must have at most {MOST_EXIT_CODES} items");
+                problems.push(FieldError::invalid(field, count, message));
+            }
+        }
+    }
+}
+
+/// One pod cannot have a port of its node twice.
+fn check_host_ports(spec: &Value, path: &str, problems: &mut Vec<FieldError>) {
+    let mut seen = BTreeSet::new();
+    for (index, container) in list(spec, "/containers").iter().enumerate() {
+        for (number, port) in list(container, "/ports").iter().enumerate() {
+            let Some(host_port) = port.get("hostPort").and_then(Value::as_i64).filter(|port| *port != 0) else {
+                continue;
+            };
+            let place = format!("{}/{}/{host_port}", text(port, "/protocol"), text(port, "/hostIP"));
+            if !seen.insert(place.clone()) {
+                problems.push(FieldError::duplicate(
+                    format!("{path}.containers[{index}].ports[{number}].hostPort"),
+                    place.as_str(),
+                ));
+            }
         }
     }
 }

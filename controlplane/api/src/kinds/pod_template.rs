@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{pod_spec, pod_spec_checks};
 use crate::metadata::member_mut;
 use crate::selector::LabelSelector;
+use crate::table::cells::list;
 use crate::validation::{FieldError, label_map, non_negative};
 
 /// One replica, and the template's defaults.
@@ -50,4 +51,10 @@ pub(super) fn check(object: &Value, problems: &mut Vec<FieldError>) {
     label_map(problems, "spec.template.labels", labels);
     let template = spec.pointer("/template/spec").unwrap_or(&Value::Null);
     pod_spec_checks::check(template, "spec.template.spec", &["Always"], problems);
+    if !list(template, "/ephemeralContainers").is_empty() {
+        problems.push(FieldError::forbidden(
+            "spec.template.spec.ephemeralContainers",
+            "ephemeral containers not allowed in pod template",
+        ));
+    }
 }

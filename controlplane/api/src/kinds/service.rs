@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::status;
+use super::{proxy, status};
 use crate::metadata::member_mut;
 use crate::resource::{Resource, SelectableField, Strategy, keep};
 use crate::table::cells::{AGE, NAME, column, integer, labels, list, or_none, text, wide};
@@ -18,7 +18,7 @@ pub(super) const ROW: Resource = Resource {
     singular: "service",
     short_names: &["svc"],
     categories: &["all"],
-    subresources: &[status("", "Service")],
+    subresources: &[proxy("ServiceProxyOptions"), status("", "Service")],
     schema: "io.k8s.api.core.v1.Service",
     storage: "core/services",
     create_on_update: true,

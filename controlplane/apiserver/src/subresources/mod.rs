@@ -6,6 +6,7 @@ mod exec;
 mod log;
 mod node_proxy;
 mod port_forward;
+mod proxy;
 mod scale;
 mod streams;
 mod token;
@@ -32,6 +33,9 @@ pub(crate) async fn answer(
         ("status", "get") => verbs::get::answer(&call).await,
         ("status", "update") => verbs::update::answer(&call, body, Part::Status).await,
         ("status", "patch") => verbs::patch::answer(&call, body, Part::Status).await,
+        ("ephemeralcontainers", "get") => verbs::get::answer(&call).await,
+        ("ephemeralcontainers", "update") => verbs::update::answer(&call, body, Part::EphemeralContainers).await,
+        ("ephemeralcontainers", "patch") => verbs::patch::answer(&call, body, Part::EphemeralContainers).await,
         ("finalize", "update") => verbs::update::answer(&call, body, Part::Finalize).await,
         ("scale", "get" | "update" | "patch") => scale::answer(&call, body).await,
         ("binding", "create") => binding::answer(&call, body).await,
@@ -42,6 +46,7 @@ pub(crate) async fn answer(
         ("attach", "get" | "create") => exec::answer(call, "attach").await,
         ("portforward", "get" | "create") => port_forward::answer(call).await,
         ("proxy", _) if call.resource.plural == "nodes" => node_proxy::answer(&call, method, body).await,
+        ("proxy", _) => proxy::answer(&call, method, body).await,
         _ => Err(handler::not_allowed(&call, method)),
     }
 }

@@ -60,21 +60,22 @@ pub(crate) fn container(call: &Call, pod: &Value, name: &str) -> Result<String, 
         let containers = pod.pointer(&format!("/spec/{field}")).and_then(Value::as_array).into_iter().flatten();
         containers.filter_map(|container| container.get("name").and_then(Value::as_str)).collect()
     };
-    let (main, init) = (list("containers"), list("initContainers"));
-    match call.query.get("container") {
-        Some(wanted) if main.contains(&wanted) || init.contains(&wanted) => Ok(wanted.to_owned()),
+    let (main, init, ephemeral) = (list("containers"), list("initContainers"), list("ephemeralContainers"));
+    match call.query.get("container").filter(|wanted| !wanted.is_empty()) {
+        Some(wanted) if [&main, &init, &ephemeral].iter().any(|list| list.contains(&wanted)) => Ok(wanted.to_owned()),
         Some(wanted) => Err(Status::bad_request(format!("container {wanted} is not valid for pod {name}"))),
         None => match main.as_slice() {
-            [only] if init.is_empty() => Ok((*only).to_owned()),
-            _ if init.is_empty() => Err(Status::bad_request(format!(
-                "a container name must be specified for pod {name}, choose one of: [{}]",
-                main.join(" ")
-            ))),
-            _ => Err(Status::bad_request(format!(
-                "a container name must be specified for pod {name}, choose one of: [{}] or one of the init containers: [{}]",
-                main.join(" "),
-                init.join(" ")
-            ))),
+            [only] => Ok((*only).to_owned()),
+            _ => {
+                let mut message =
+                    format!("a container name must be specified for pod {name}, choose one of: [{}]", main.join(" "));
+                for (kind, names) in [("init", init), ("ephemeral", ephemeral)] {
+                    if !names.is_empty() {
+                        message += &format!(" or one of the {kind} containers: [{}]", names.join(" "));
+                    }
+                }
+                Err(Status::bad_request(message))
+            }
         },
     }
 }

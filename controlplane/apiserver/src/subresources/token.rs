@@ -44,6 +44,17 @@ pub(crate) async fn answer(call: &Call, body: Body) -> Result<Response<Body>, St
         audiences.push(ISSUER.to_owned());
     }
     let pod = bound_pod(call, &request, &namespace, name)?;
+    if let Some(node) = call.user.node() {
+        let asked = request.pointer("/spec/audiences").and_then(Value::as_array).into_iter().flatten();
+        let asked: Vec<&str> = asked.filter_map(Value::as_str).collect();
+        restrict_node(node, &request, pod.as_ref(), &asked)
+            .map_err(|message| Status::forbidden("", "serviceaccounts", name, message))?;
+    }
+    let bound = |pod: &Value| Reference {
+        name: metadata::name(pod).unwrap_or_default().to_owned(),
+        uid: metadata::uid(pod).unwrap_or_default().to_owned(),
+    };
+    let node = pod.as_ref().and_then(|pod| node_of(call, pod));
     let now = Timestamp::now().as_second();
     let claims = Claims {
         aud: audiences.clone(),
@@ -57,8 +68,8 @@ pub(crate) async fn answer(call: &Call, body: Body) -> Result<Response<Body>, St
                 name: name.to_owned(),
                 uid: metadata::uid(&account).unwrap_or_default().to_owned(),
             },
-            pod,
-            node: None,
+            node: node.as_ref().map(bound),
+            pod: pod.as_ref().map(bound),
         },
         nbf: now,
         sub: format!("system:serviceaccount:{namespace}:{name}"),
@@ -78,7 +89,7 @@ pub(crate) async fn answer(call: &Call, body: Body) -> Result<Response<Body>, St
 }
 
 /// The pod that the token is to be bound to, if any; it must be there and use the account.
-fn bound_pod(call: &Call, request: &Value, namespace: &str, account: &str) -> Result<Option<Reference>, Status> {
+fn bound_pod(call: &Call, request: &Value, namespace: &str, account: &str) -> Result<Option<Value>, Status> {
     let Some(reference) = request.pointer("/spec/boundObjectRef").filter(|reference| reference.is_object()) else {
         return Ok(None);
     };
@@ -94,7 +105,7 @@ fn bound_pod(call: &Call, request: &Value, namespace: &str, account: &str) -> Re
         .cloned()
         .ok_or_else(|| Status::not_found("", "pods", name))?;
     let pod = stored::decode(&entry.value, entry.modified).map_err(|error| errors::corrupt(&error))?;
-    let uid = metadata::uid(&pod).unwrap_or_default().to_owned();
+    let uid = metadata::uid(&pod).unwrap_or_default();
     if pod.pointer("/spec/serviceAccountName").and_then(Value::as_str) != Some(account) {
         return Err(Status::bad_request(
             "cannot bind token for serviceaccount to pod running with different serviceaccount name".to_owned(),
@@ -105,5 +116,38 @@ fn bound_pod(call: &Call, request: &Value, namespace: &str, account: &str) -> Re
             format!("the UID in the bound object reference ({}) does not match the UID in record", text("uid"));
         return Err(Status::conflict("", "pods", name, &message));
     }
-    Ok(Some(Reference { name: name.to_owned(), uid }))
+    Ok(Some(pod))
+}
+
+/// The node that the pod runs on, as far as it is known.
+fn node_of(call: &Call, pod: &Value) -> Option<Value> {
+    let name = pod.pointer("/spec/nodeName").and_then(Value::as_str)?;
+    let entry = call.store().view().get(&keys::object("core/nodes", None, name)).cloned()?;
+    stored::decode(&entry.value, entry.modified).ok()
+}
+
+/// A node asks for tokens only for its own pods, and for the audiences that their volumes name (Kubernetes: NodeRestriction).
+fn restrict_node(node: &str, request: &Value, pod: Option<&Value>, audiences: &[&str]) -> Result<(), String> {
+    let pod = pod.ok_or("node requested token not bound to a pod")?;
+    let uid = request.pointer("/spec/boundObjectRef/uid").and_then(Value::as_str).unwrap_or_default();
+    if uid.is_empty() {
+        return Err("node requested token with a pod binding without a uid".to_owned());
+    }
+    if pod.pointer("/spec/nodeName").and_then(Value::as_str) != Some(node) {
+        return Err("node requested token bound to a pod scheduled on a different node".to_owned());
+    }
+    let volumes = pod.pointer("/spec/volumes").and_then(Value::as_array).into_iter().flatten();
+    let sources =
+        volumes.flat_map(|volume| volume.pointer("/projected/sources").and_then(Value::as_array).into_iter().flatten());
+    let named: Vec<&str> = sources
+        .filter_map(|source| source.get("serviceAccountToken"))
+        .map(|token| token.get("audience").and_then(Value::as_str).unwrap_or_default())
+        .collect();
+    let is_named = |audience: &&str| named.contains(audience) || (*audience == ISSUER && named.contains(&""));
+    match audiences.iter().find(|audience| !is_named(audience)) {
+        Some(audience) => Err(format!(
+            "audience {audience:?} not found in pod spec volume, system:node:{node} is not authorized to request tokens for this audience"
+        )),
+        None => Ok(()),
+    }
 }

@@ -76,6 +76,13 @@ fn narrow(wanted: &mut Value, part: Part) {
         map.remove("status");
         return;
     }
+    if part == Part::EphemeralContainers {
+        map.remove("status");
+        if let Some(spec) = map.get_mut("spec").and_then(Value::as_object_mut) {
+            spec.retain(|field, _| field == "ephemeralContainers");
+        }
+        return;
+    }
     map.retain(|field, _| matches!(field.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
     let metadata = object::metadata_mut(wanted);
     ["finalizers", "ownerReferences"].iter().for_each(|field| drop(metadata.remove(*field)));

@@ -30,6 +30,7 @@ pub(crate) async fn answer(call: &Call, body: Body) -> Result<Response<Body>, St
             resource: call.resource,
             query: call.query.clone(),
             headers: call.headers.clone(),
+            uri: call.uri.clone(),
             upgrade: None,
         };
         one.target.namespace = namespace;

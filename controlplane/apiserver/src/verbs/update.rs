@@ -5,7 +5,7 @@
 
 use http::{Response, StatusCode};
 use serde_json::Value;
-use shoal_api::{FieldError, Status, fields, metadata};
+use shoal_api::{FieldError, Status, fields, metadata, subresource};
 use shoal_store::{Entry, Transaction};
 
 use crate::admission;
@@ -26,6 +26,8 @@ pub(crate) enum Part {
     Status,
     /// A namespace's `spec.finalizers`.
     Finalize,
+    /// A pod's ephemeral containers.
+    EphemeralContainers,
     /// A pod's node: no rule of updates applies, its own stand in `subresources/binding.rs`.
     Binding,
 }
@@ -36,6 +38,7 @@ impl Part {
             Self::Main => None,
             Self::Status => Some("status"),
             Self::Finalize => Some("finalize"),
+            Self::EphemeralContainers => Some("ephemeralcontainers"),
             Self::Binding => Some("binding"),
         }
     }
@@ -164,6 +167,7 @@ async fn attempt(
         Part::Main => resource.strategy.prepare_update(&mut new, &old),
         Part::Status => resource.strategy.prepare_status_update(&mut new, &old),
         Part::Finalize => prepare_finalize(&mut new, &old),
+        Part::EphemeralContainers => subresource::take_ephemeral_containers(&mut new, &old),
         Part::Binding => {}
     }
     resource.strategy.default(&mut new);
@@ -177,10 +181,14 @@ async fn attempt(
     ownership::put_back(&mut old, hidden);
     let view = call.store().view();
     admission::update(&call.admission(name, part.subresource(), &view), &new, &old)?;
-    if resource.has_generation && part == Part::Main {
+    if resource.has_generation && matches!(part, Part::Main | Part::EphemeralContainers) {
         object::count_generation(&mut new, &old);
     }
-    let mut problems = if part == Part::Binding { Vec::new() } else { resource.strategy.validate_update(&new, &old) };
+    let mut problems = match part {
+        Part::Binding => Vec::new(),
+        Part::EphemeralContainers => subresource::ephemeral_container_problems(&new, &old),
+        Part::Main | Part::Status | Part::Finalize => resource.strategy.validate_update(&new, &old),
+    };
     problems.extend(new_finalizers(&new, &old));
     if !problems.is_empty() {
         return Err(Status::invalid(resource.group, resource.kind, name, problems));

@@ -1,6 +1,6 @@
 //! Who may do what: anonymous users, roles, nodes, tokens, impersonation.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use shoal_apiserver::Peer;
 
 use crate::support::*;
@@ -128,6 +128,57 @@ async fn a_token_lives_as_long_as_its_account() {
 
     api.delete(&format!("{accounts}/web")).await;
     assert_eq!(api.send(Peer::Token, "POST", reviews, &headers, review).await.code, 401);
+}
+
+#[tokio::test]
+async fn a_node_gets_tokens_for_its_own_pods_and_their_audiences_only() {
+    let api = Api::start().await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    api.create(accounts, json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "web"}})).await;
+    let placed = |name: &str, node: &str| {
+        let mut pod = pod(name);
+        pod["spec"]["nodeName"] = node.into();
+        pod["spec"]["serviceAccountName"] = "web".into();
+        pod["spec"]["volumes"] = json!([{"name": "t", "projected": {"sources": [
+            {"serviceAccountToken": {"path": "token"}}, {"serviceAccountToken": {"path": "vault", "audience": "vault"}}]}}]);
+        pod
+    };
+    api.create("/api/v1/nodes", json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}})).await;
+    let mine = api.create(PODS, placed("mine", "n1")).await;
+    let theirs = api.create(PODS, placed("theirs", "n2")).await;
+    let ask = async |bound: &Value, audiences: Value| {
+        let mut request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+            "spec": {"audiences": audiences, "expirationSeconds": 600}});
+        if bound.is_object() {
+            request["spec"]["boundObjectRef"] = json!({"apiVersion": "v1", "kind": "Pod",
+                "name": bound["metadata"]["name"], "uid": bound["metadata"]["uid"]});
+        }
+        let headers = [("content-type", "application/json")];
+        api.send(node("n1"), "POST", &format!("{accounts}/web/token"), &headers, request.to_string()).await
+    };
+    for (bound, audiences, why) in [
+        (&Value::Null, json!([]), "not bound to a pod"),
+        (&theirs, json!([]), "scheduled on a different node"),
+        (&mine, json!(["bank"]), "audience \"bank\" not found in pod spec volume"),
+    ] {
+        let refused = ask(bound, audiences).await;
+        assert_eq!(refused.code, 403, "{}", refused.text);
+        assert!(refused.text.contains(&why.replace('"', "\\\"")), "{}", refused.text);
+    }
+    assert_eq!(ask(&mine, json!([])).await.code, 201);
+    let issued = ask(&mine, json!(["vault"])).await;
+    assert_eq!(issued.code, 201, "{}", issued.text);
+    let review = async |audiences: Value| {
+        let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
+            "spec": {"token": issued.json["status"]["token"], "audiences": audiences}});
+        api.create("/apis/authentication.k8s.io/v1/tokenreviews", review).await["status"].clone()
+    };
+    let known = review(json!(["vault"])).await;
+    assert_eq!(known["user"]["extra"]["authentication.kubernetes.io/pod-name"], json!(["mine"]), "{known}");
+    assert_eq!(known["user"]["extra"]["authentication.kubernetes.io/node-name"], json!(["n1"]), "{known}");
+    assert_ne!(review(json!([])).await["authenticated"], true, "it is not for the API");
+    api.delete(&format!("{PODS}/mine?gracePeriodSeconds=0")).await;
+    assert_ne!(review(json!(["vault"])).await["authenticated"], true, "its pod is gone");
 }
 
 #[tokio::test]

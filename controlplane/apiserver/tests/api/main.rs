@@ -8,6 +8,7 @@ mod deletion;
 mod discovery;
 mod lists;
 mod ownership;
+mod proxy;
 mod storage;
 mod streams;
 mod support;

@@ -19,7 +19,7 @@ impl Peers for NoPeers {
     }
 }
 
-/// Nodes whose agents answer every request with its path and query.
+/// Nodes whose agents answer every request with its path and query, and with its method and headers in a header.
 struct EchoingNodes;
 
 impl NodeRequests for EchoingNodes {
@@ -29,7 +29,13 @@ impl NodeRequests for EchoingNodes {
             if node == "gone" {
                 return Err(NodeUnreachable { node, reason: "not connected".to_owned() });
             }
-            Ok(Response::new(body(request.uri().to_string())))
+            let mut response = Response::new(body(request.uri().to_string()));
+            let names =
+                request.headers().iter().map(|(name, value)| format!("{name}={}", value.to_str().unwrap_or("?")));
+            let told = [request.method().to_string(), node].into_iter().chain(names).collect::<Vec<_>>().join(" ");
+            response.headers_mut().insert("asked", told.parse().expect("a header"));
+            response.headers_mut().insert("connection", "close".parse().expect("a header"));
+            Ok(response)
         })
     }
 }
