@@ -26,9 +26,10 @@ use crate::mount;
 use crate::outbound::PodOutbound;
 use crate::outbound_policy::AllowedHosts;
 use crate::pod::environment::{arguments, environment};
+use crate::pod::function_settings::FunctionSettings;
 use crate::pod::names::pod_names;
 use crate::pod::service_env::service_environment;
-use crate::pod::{Happening, ephemeral, reuse, spec};
+use crate::pod::{Happening, ephemeral, spec};
 use crate::worker::Message;
 
 /// The exit code of what is asked to stop and does.
@@ -246,7 +247,7 @@ pub fn grants(
             outside: context.outside.clone(),
             names: pod_names(pod, address),
         }),
-        reuse: reuse::of(pod).map_err(|(field, why)| format!("{field}: {why}"))?,
+        function: FunctionSettings::of(pod).map_err(|(field, why)| format!("{field}: {why}"))?,
         address,
     })
 }

@@ -27,10 +27,6 @@ use crate::uplink::Uplink;
 /// The commands for every container, built from `wasm-examples/toolbox`.
 const TOOLBOX: &[u8] = include_bytes!("../../wasm-examples/toolbox/toolbox.wasm");
 
-/// How long a function may work on one request.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// How many requests one function works on at once.
-const CONCURRENCY: usize = 128;
 /// How long a pull waits for a server to be connected; what is here already is used then.
 const REGISTRY_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -158,9 +154,9 @@ fn engine_grants(grants: Grants) -> shoal_engine::Grants {
             .address
             .map(|address| Arc::new(PodSockets::new(Arc::clone(&grants.outbound), address)) as Arc<dyn Sockets>),
         outbound: Arc::new(Route(grants.outbound)),
-        request_timeout: REQUEST_TIMEOUT,
-        concurrency: CONCURRENCY,
-        reuse: grants.reuse,
+        request_timeout: grants.function.request_timeout,
+        concurrency: grants.function.concurrency,
+        reuse: grants.function.reuse,
     }
 }
 
@@ -267,6 +263,7 @@ mod tests {
     use crate::logs::{ContainerLog, LogDirectory};
     use crate::outbound::Outside;
     use crate::outbound_policy::AllowedHosts;
+    use crate::pod::function_settings::FunctionSettings;
 
     #[tokio::test]
     async fn the_bundled_function_answers_through_the_seam() {
@@ -293,7 +290,7 @@ mod tests {
                 outside: Outside::default(),
                 names: shoal_network::PodNames::default(),
             }),
-            reuse: None,
+            function: FunctionSettings::default(),
             address: None,
         });
         let Ok(Started::Function(function)) = started else { panic!("hello is a function") };

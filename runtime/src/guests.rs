@@ -10,13 +10,14 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use shoal_engine::Stdin;
-pub use shoal_engine::{Durations, Reuse, Stats as GuestStats};
+pub use shoal_engine::{Durations, Stats as GuestStats};
 pub use shoal_images::PullPolicy;
 use shoal_network::Body;
 
 use crate::logs::Stream;
 use crate::mount::Mount;
 use crate::outbound::PodOutbound;
+use crate::pod::function_settings::FunctionSettings;
 
 /// Fetches images and prepares programs.
 pub trait Guests: Send + Sync + 'static {
@@ -119,8 +120,8 @@ pub struct Grants {
     pub cpu_request_millis: u32,
     /// Where its requests go.
     pub outbound: Arc<PodOutbound>,
-    /// Whether a function's instances are reused.
-    pub reuse: Option<Reuse>,
+    /// How a function works.
+    pub function: FunctionSettings,
     /// The pod's address, at which a process's ports are; none means that it cannot listen.
     pub address: Option<std::net::IpAddr>,
 }

@@ -11,6 +11,7 @@ pub mod environment;
 pub mod ephemeral;
 pub mod expand;
 pub mod fields;
+pub mod function_settings;
 pub mod host_paths;
 pub mod host_ports;
 pub mod names;
@@ -18,7 +19,7 @@ pub mod observed;
 pub mod probe;
 pub mod references;
 pub mod resources;
-pub mod reuse;
+
 pub mod service_env;
 pub mod spec;
 pub mod status;

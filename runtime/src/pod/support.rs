@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Container, Lifecycle, LifecycleHandler, Pod, PodSpec, Volume};
 
+use super::function_settings::FunctionSettings;
 use super::observed::Refusal;
-use super::reuse;
 use super::{host_paths, host_ports};
 
 /// The reason of a pod that is refused, in its status and in the event.
@@ -20,8 +20,8 @@ const RUNTIME_CLASSES: [&str; 8] =
 /// `host_paths`.
 pub fn refusal(pod: &Pod, host_paths: &[PathBuf]) -> Option<Refusal> {
     let spec = pod.spec.as_ref()?;
-    let (path, why) =
-        unsupported(spec, host_paths).or_else(|| reuse::of(pod).err().map(|(path, why)| (path, why.into())))?;
+    let (path, why) = unsupported(spec, host_paths)
+        .or_else(|| FunctionSettings::of(pod).err().map(|(path, why)| (path, why.into())))?;
     Some(Refusal { reason: REASON.to_owned(), message: format!("{path}: {why}") })
 }
 

@@ -21,11 +21,11 @@ pub fn node_name<'a>(user: &'a str, groups: &[String]) -> Option<&'a str> {
     groups.iter().any(|group| group == NODES).then_some(name)
 }
 
-/// Whether the node may do this. `pods` gives the pods bound to it (any others are ignored), and is only asked for when
-/// the answer depends on them.
-pub fn may<'a, P>(node: &str, request: &Attributes<'_>, pods: impl FnOnce() -> P) -> bool
+/// Whether the node may do this. `pods` gives the pods that it may concern (any that are not bound to it are ignored), and is
+/// only asked for when the answer depends on them, one after the other until one is found.
+pub fn may<P>(node: &str, request: &Attributes<'_>, pods: impl FnOnce() -> P) -> bool
 where
-    P: IntoIterator<Item = &'a Value>,
+    P: IntoIterator<Item = Value>,
 {
     if let Some(path) = request.path {
         return request.verb == "get" && is_public(path);
@@ -43,10 +43,10 @@ where
         ("" | "events.k8s.io", "events", "") => matches!(request.verb, "create" | "update" | "patch"),
         ("coordination.k8s.io", "leases", "") => may_use_lease(node, request),
         ("", "configmaps" | "secrets" | "serviceaccounts" | "persistentvolumeclaims", "") => {
-            reads && !request.name.is_empty() && own_pods(node, pods()).any(|pod| refers_to(pod, request))
+            reads && !request.name.is_empty() && own_pods(node, pods()).any(|pod| refers_to(&pod, request))
         }
         ("", "serviceaccounts", "token") => {
-            request.verb == "create" && own_pods(node, pods()).any(|pod| refers_to(pod, request))
+            request.verb == "create" && own_pods(node, pods()).any(|pod| refers_to(&pod, request))
         }
         ("authorization.k8s.io", "selfsubjectaccessreviews" | "selfsubjectrulesreviews", "")
         | ("authentication.k8s.io", "selfsubjectreviews" | "tokenreviews", "") => request.verb == "create",
@@ -60,7 +60,7 @@ fn is_public(path: &str) -> bool {
         .any(|prefix| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
-fn may_change_pod<'a, P: IntoIterator<Item = &'a Value>>(
+fn may_change_pod<P: IntoIterator<Item = Value>>(
     node: &str,
     request: &Attributes<'_>,
     pods: impl FnOnce() -> P,
@@ -70,7 +70,7 @@ fn may_change_pod<'a, P: IntoIterator<Item = &'a Value>>(
         ("", "delete") | ("status", "get" | "update" | "patch") | ("eviction", "create")
     );
     verb && own_pods(node, pods())
-        .any(|pod| metadata::namespace(pod) == Some(request.namespace) && metadata::name(pod) == Some(request.name))
+        .any(|pod| metadata::namespace(&pod) == Some(request.namespace) && metadata::name(&pod) == Some(request.name))
 }
 
 fn may_use_lease(node: &str, request: &Attributes<'_>) -> bool {
@@ -83,7 +83,7 @@ fn may_use_lease(node: &str, request: &Attributes<'_>) -> bool {
         }
 }
 
-fn own_pods<'a>(node: &str, pods: impl IntoIterator<Item = &'a Value>) -> impl Iterator<Item = &'a Value> {
+fn own_pods(node: &str, pods: impl IntoIterator<Item = Value>) -> impl Iterator<Item = Value> {
     pods.into_iter().filter(move |pod| pod.pointer("/spec/nodeName").and_then(Value::as_str) == Some(node))
 }
 
@@ -156,9 +156,7 @@ mod tests {
         ];
         let (group, what) = what.rsplit_once(':').unwrap_or(("", what));
         let (resource, subresource) = what.split_once('/').unwrap_or((what, ""));
-        may("n1", &Attributes { verb, group, resource, subresource, namespace, name, ..Attributes::default() }, || {
-            &pods
-        })
+        may("n1", &Attributes { verb, group, resource, subresource, namespace, name, ..Attributes::default() }, || pods)
     }
 
     #[test]
@@ -182,7 +180,7 @@ mod tests {
             {"name": "a", "persistentVolumeClaim": {"claimName": "data"}}, {"name": "scratch", "ephemeral": {}}]}})];
         let may_read = |node: &str, verb: &str, name: &str| {
             let resource = "persistentvolumeclaims";
-            may(node, &Attributes { verb, resource, namespace: "d", name, ..Attributes::default() }, || &pods)
+            may(node, &Attributes { verb, resource, namespace: "d", name, ..Attributes::default() }, || pods.clone())
         };
         assert!(may_read("n1", "get", "data") && may_read("n1", "get", "web-scratch"));
         assert!(!may_read("n2", "get", "data") && !may_read("n1", "get", "other") && !may_read("n1", "get", ""));

@@ -63,15 +63,6 @@ impl Attributes {
         }
     }
 
-    /// Whether a node's rights to this depend on which pods it has.
-    fn concerns_pods(&self) -> bool {
-        !self.namespace.is_empty()
-            && matches!(
-                self.resource.as_str(),
-                "pods" | "configmaps" | "secrets" | "serviceaccounts" | "persistentvolumeclaims"
-            )
-    }
-
     /// The value that the selector requires of a field.
     fn field(&self, field: &str) -> Option<String> {
         self.field_selector.as_ref().and_then(|selector| selector.required(field)).map(str::to_owned)

@@ -3,9 +3,10 @@
 //! A volume may be read by whom its claim may be read. Two things hang on a request's field selector: pods are listed and watched only with the
 //! selector that limits them to the node's own, and a list or watch of one object by name counts as reading that object.
 
+use memchr::memmem::Finder;
 use serde_json::Value;
 use shoal_api::rbac;
-use shoal_store::View;
+use shoal_store::{Entry, View};
 
 use super::Attributes;
 use crate::authentication::user::User;
@@ -27,8 +28,7 @@ pub(super) fn allows(view: &View, user: &User, node: &str, attributes: &Attribut
     }
     let mut request = attributes.rbac(user);
     request.name = &name;
-    let pods: Vec<Value> = if attributes.concerns_pods() { pods(view, &attributes.namespace) } else { Vec::new() };
-    rbac::node::may(node, &request, || &pods)
+    rbac::node::may(node, &request, || pods(view, node, attributes, &name))
 }
 
 /// The request for a volume as one for the claim that it belongs to.
@@ -45,7 +45,19 @@ fn claim_of(view: &View, attributes: &Attributes, volume: &str) -> Option<Attrib
     })
 }
 
-fn pods(view: &View, namespace: &str) -> Vec<Value> {
-    let prefix = keys::collection("core/pods", Some(namespace));
-    view.range(&prefix, None).filter_map(|(_, entry)| stored::decode(&entry.value, entry.modified).ok()).collect()
+/// The pods that the request may concern: the one that it names, or those whose text holds the node and the object that it asks
+/// for. Each is decoded only when its turn comes: a node has thousands of pods, and one that refers to an object is soon found.
+fn pods(view: &View, node: &str, attributes: &Attributes, name: &str) -> impl Iterator<Item = Value> + use<> {
+    let entries: Vec<Entry> = if attributes.resource == "pods" {
+        view.get(&keys::object("core/pods", Some(&attributes.namespace), name)).cloned().into_iter().collect()
+    } else {
+        // The claim of an ephemeral volume has no name of its own in the pod.
+        let name = if attributes.resource == "persistentvolumeclaims" { "" } else { name };
+        let needles = [format!("\"{node}\""), if name.is_empty() { String::new() } else { format!("\"{name}\"") }];
+        let needles = needles.each_ref().map(|needle| Finder::new(needle));
+        let prefix = keys::collection("core/pods", Some(&attributes.namespace));
+        let entries = view.range(&prefix, None).map(|(_, entry)| entry);
+        entries.filter(|entry| needles.iter().all(|needle| needle.find(&entry.value).is_some())).cloned().collect()
+    };
+    entries.into_iter().filter_map(|entry| stored::decode(&entry.value, entry.modified).ok())
 }
