@@ -67,7 +67,7 @@ enum Order {
 }
 
 /// Fetches and compiles a container's module.
-pub async fn pull(context: Arc<Context>, pod: Pod, container: String) -> Happening {
+pub async fn pull(context: Arc<Context>, pod: Arc<Pod>, container: String) -> Happening {
     let Some(definition) = spec::container(&pod, &container) else {
         return Happening::PullFailed {
             container,
@@ -117,7 +117,7 @@ fn tell_pulled(context: &Context, pod: &Pod, container: &str, image: &str, prepa
 /// The message of a `CreateContainerConfigError`.
 pub async fn start(
     context: &Arc<Context>,
-    pod: &Pod,
+    pod: &Arc<Pod>,
     container: &str,
     restarts: u32,
     address: Option<IpAddr>,
@@ -183,7 +183,7 @@ pub async fn start(
             let failures = tell_failures(
                 Arc::clone(&function),
                 context.events.clone(),
-                pod.clone(),
+                Arc::clone(pod),
                 container.to_owned(),
                 run.stop_probes.clone(),
             );
@@ -257,7 +257,7 @@ pub fn grants(
 async fn tell_failures(
     function: Arc<dyn GuestFunction>,
     events: Events,
-    pod: Pod,
+    pod: Arc<Pod>,
     container: String,
     over: CancellationToken,
 ) {

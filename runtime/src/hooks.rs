@@ -17,7 +17,7 @@ use crate::worker::Message;
 /// One hook of one container of a pod.
 pub struct Hook {
     context: Arc<Context>,
-    pod: Pod,
+    pod: Arc<Pod>,
     container: Container,
     address: Option<IpAddr>,
     handler: LifecycleHandler,
@@ -25,19 +25,24 @@ pub struct Hook {
 
 impl Hook {
     /// What is to be done right after the container's start.
-    pub fn post_start(context: &Arc<Context>, pod: &Pod, container: &str, address: Option<IpAddr>) -> Option<Hook> {
+    pub fn post_start(
+        context: &Arc<Context>,
+        pod: &Arc<Pod>,
+        container: &str,
+        address: Option<IpAddr>,
+    ) -> Option<Hook> {
         let container = spec::container(pod, container)?;
         let handler = spec::post_start(&container)?.clone();
         let (context, container) = (Arc::clone(context), container.into_owned());
-        Some(Hook { context, pod: pod.clone(), container, address, handler })
+        Some(Hook { context, pod: Arc::clone(pod), container, address, handler })
     }
 
     /// What is to be done before the container is asked to stop.
-    pub fn pre_stop(context: &Arc<Context>, pod: &Pod, container: &str, address: Option<IpAddr>) -> Option<Hook> {
+    pub fn pre_stop(context: &Arc<Context>, pod: &Arc<Pod>, container: &str, address: Option<IpAddr>) -> Option<Hook> {
         let container = spec::container(pod, container)?;
         let handler = container.lifecycle.as_ref()?.pre_stop.clone()?;
         let (context, container) = (Arc::clone(context), container.into_owned());
-        Some(Hook { context, pod: pod.clone(), container, address, handler })
+        Some(Hook { context, pod: Arc::clone(pod), container, address, handler })
     }
 
     /// Does it and tells the worker, unless the run `id` ends before.

@@ -28,7 +28,7 @@ pub struct Mount {
 }
 
 /// Makes all volumes, or brings them up to date.
-pub async fn mount(context: Arc<Context>, pod: Pod, address: Option<IpAddr>) -> Happening {
+pub async fn mount(context: Arc<Context>, pod: Arc<Pod>, address: Option<IpAddr>) -> Happening {
     let mut sources = match context.sources.fetch(&pod).await {
         Ok(sources) => sources,
         Err(message) => return Happening::MountFailed(message),

@@ -24,7 +24,7 @@ use crate::{pod_grpc, pod_http};
 const SHOWN_BODY_BYTES: usize = 256;
 
 /// Starts the probes of a container that just started; they end with the run.
-pub fn start(context: &Arc<Context>, pod: &Pod, container: &str, run: &Run, messages: &mpsc::Sender<Message>) {
+pub fn start(context: &Arc<Context>, pod: &Arc<Pod>, container: &str, run: &Run, messages: &mpsc::Sender<Message>) {
     let Some(definition) = spec::container(pod, container) else { return };
     let Some(address) = run.pod_address else { return };
     let has_startup = definition.startup_probe.is_some();
@@ -39,7 +39,7 @@ pub fn start(context: &Arc<Context>, pod: &Pod, container: &str, run: &Run, mess
         let Some(probe) = probe else { continue };
         let prober = Prober {
             context: Arc::clone(context),
-            pod: pod.clone(),
+            pod: Arc::clone(pod),
             container: definition.as_ref().clone(),
             id: run.id.clone(),
             probe: probe.clone(),
@@ -55,7 +55,7 @@ pub fn start(context: &Arc<Context>, pod: &Pod, container: &str, run: &Run, mess
 
 struct Prober {
     context: Arc<Context>,
-    pod: Pod,
+    pod: Arc<Pod>,
     container: Container,
     id: String,
     probe: Probe,

@@ -35,7 +35,7 @@ pub enum Message {
         /// Which container.
         container: String,
         /// Its run.
-        run: Run,
+        run: Box<Run>,
     },
     /// The status is to be written again: what it was written to is gone.
     TellAgain,
@@ -69,7 +69,7 @@ pub fn spawn(context: &Arc<Context>, pod: &Arc<Pod>, record: Option<PodRecord>) 
 
 struct Worker {
     context: Arc<Context>,
-    pod: Pod,
+    pod: Arc<Pod>,
     observed: Observed,
     messages: mpsc::Sender<Message>,
     runs: BTreeMap<String, Run>,
@@ -91,7 +91,7 @@ struct Worker {
 impl Worker {
     fn new(
         context: Arc<Context>,
-        pod: &Pod,
+        pod: &Arc<Pod>,
         record: Option<PodRecord>,
         messages: mpsc::Sender<Message>,
         view: watch::Sender<PodView>,
@@ -115,7 +115,7 @@ impl Worker {
         }
         Worker {
             context,
-            pod: Pod::clone(pod),
+            pod: Arc::clone(pod),
             observed,
             messages,
             runs: BTreeMap::new(),
@@ -228,7 +228,7 @@ impl Worker {
             {
                 Ok(run) => {
                     context.metrics.container_started(true);
-                    Message::Launched { container, run }
+                    Message::Launched { container, run: Box::new(run) }
                 }
                 Err(message) => {
                     context.metrics.container_started(false);
@@ -272,7 +272,7 @@ impl Worker {
         let now = Timestamp::now();
         match message {
             Message::Happened(happening) => self.note(happening, now),
-            Message::Launched { container, run } => self.launched(&container, run, now),
+            Message::Launched { container, run } => self.launched(&container, *run, now),
             Message::TellAgain => self.written = None,
             Message::Written(result) => self.written(result),
             Message::Removed(Ok(())) => {
@@ -356,7 +356,7 @@ impl Worker {
     }
 
     fn take_pod(&mut self, newest: &Arc<Pod>) {
-        let own = self.pod.status.take();
+        let own = self.pod.status.clone();
         for (name, seen) in &mut self.observed.containers {
             if image_of(&self.pod, name) == image_of(newest, name) {
                 continue;
@@ -366,9 +366,10 @@ impl Worker {
                 running.unhealthy = Some(format!("Container {name} definition changed, will be restarted"));
             }
         }
-        self.pod = Pod::clone(newest);
         self.observed.meet(newest);
-        reporting::merge_status(&mut self.pod, own);
+        let mut pod = Pod::clone(newest);
+        reporting::merge_status(&mut pod, own);
+        self.pod = Arc::new(pod);
     }
 
     /// Writes the status if it changed and no write is under way.
@@ -379,7 +380,10 @@ impl Worker {
         }
         let status = pod_status(&self.pod, &self.observed, &self.context.host_address(), now);
         let is_known = self.written.as_ref() == Some(&status);
-        self.pod.status = Some(status.clone());
+        if self.pod.status.as_ref() != Some(&status) {
+            // Whoever was shown the pod keeps the one that it saw.
+            Arc::make_mut(&mut self.pod).status = Some(status.clone());
+        }
         self.is_quiet = false;
         if is_known || self.is_writing || self.is_removing || self.observed.is_gone || self.retry_write_at.is_some() {
             return;
@@ -402,13 +406,14 @@ impl Worker {
         let is_quiet = self.observed.is_quiet();
         let is_reported = self.observed.is_gone || (!self.is_writing && self.written == self.pod.status);
         self.view.send_if_modified(|view| {
-            let is_same = view.pod.metadata.resource_version == self.pod.metadata.resource_version
-                && view.pod.status == self.pod.status;
+            let is_same = Arc::ptr_eq(&view.pod, &self.pod)
+                || (view.pod.metadata.resource_version == self.pod.metadata.resource_version
+                    && view.pod.status == self.pod.status);
             if is_same && (view.is_quiet, view.is_reported) == (is_quiet, is_reported) {
                 return false;
             }
             if !is_same {
-                view.pod = Arc::new(self.pod.clone());
+                view.pod = Arc::clone(&self.pod);
             }
             (view.is_quiet, view.is_reported) = (is_quiet, is_reported);
             true
@@ -456,7 +461,7 @@ impl Worker {
             return;
         }
         self.kept = Some(self.observed.clone());
-        self.context.keep_pod(&PodRecord { pod: self.pod.clone(), observed: self.observed.clone() });
+        self.context.keep_pod(&PodRecord { pod: Pod::clone(&self.pod), observed: self.observed.clone() });
     }
 
     fn forget(&mut self) {

@@ -147,7 +147,7 @@ impl<K: Object> Cache<K> {
 
     /// Takes in a list: what is not in it is gone.
     pub fn replace_all(&self, items: Vec<K>, revision: u64) {
-        let listed: Snapshot<K> = items.into_iter().map(|object| (key_of(&object), Arc::new(object))).collect();
+        let listed: Snapshot<K> = items.into_iter().map(|object| (key_of(&object), kept(object))).collect();
         let previous = std::mem::replace(&mut *self.objects(), listed.clone());
         for (key, gone) in &previous {
             if !listed.contains_key(key) {
@@ -168,7 +168,7 @@ impl<K: Object> Cache<K> {
 
     fn put(&self, object: K) {
         let (key, revision) = (key_of(&object), revision_of(&object));
-        let object = Arc::new(object);
+        let object = kept(object);
         let previous = {
             let mut objects = self.objects();
             if objects.get(&key).is_some_and(|present| revision_of(&**present) >= revision) {
@@ -257,6 +257,12 @@ fn pause(failures: u32) -> Duration {
     let (first, longest) = limits::RETRY_PAUSES;
     let whole = first.saturating_mul(1 << failures.min(10)).min(longest);
     whole.mul_f64(0.5 + rand::random::<f64>() / 2.0)
+}
+
+/// The object as it is kept: who manages which field is of no use to those who watch, and often larger than the rest.
+fn kept<K: Object>(mut object: K) -> Arc<K> {
+    object.metadata_mut().managed_fields = None;
+    Arc::new(object)
 }
 
 #[cfg(test)]

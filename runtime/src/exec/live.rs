@@ -1,7 +1,7 @@
 //! A running container as those see it who attach to it: its output from now on, and its input.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use bytes::Bytes;
 use shoal_engine::StdinWriter;
@@ -13,6 +13,9 @@ use crate::logs::{ContainerLog, Stream};
 /// Pieces of output that wait for one who is attached; one who reads more slowly misses what is older.
 const PIECES: usize = 256;
 
+/// The way to those who are attached: made for the first of them, since it is large and most containers never see one.
+type Output = OnceLock<broadcast::Sender<(Stream, Bytes)>>;
+
 /// One run of a container.
 pub struct Live {
     /// What runs.
@@ -21,7 +24,7 @@ pub struct Live {
     pub address: Option<IpAddr>,
     /// Whether its streams are a terminal's.
     pub is_terminal: bool,
-    output: broadcast::Sender<(Stream, Bytes)>,
+    output: Arc<Output>,
     stdin: Mutex<Option<StdinWriter>>,
     /// Whether its input ends with the first who attaches to it.
     is_stdin_once: bool,
@@ -36,13 +39,19 @@ impl Live {
         is_stdin_once: bool,
         is_terminal: bool,
     ) -> Arc<Live> {
-        let output = broadcast::Sender::new(PIECES);
-        Arc::new(Live { prepared, address, is_terminal, output, stdin: Mutex::new(stdin), is_stdin_once })
+        Arc::new(Live {
+            prepared,
+            address,
+            is_terminal,
+            output: Arc::default(),
+            stdin: Mutex::new(stdin),
+            is_stdin_once,
+        })
     }
 
     /// What it prints from now on; ends with the run.
     pub fn listen(&self) -> broadcast::Receiver<(Stream, Bytes)> {
-        self.output.subscribe()
+        self.output.get_or_init(|| broadcast::Sender::new(PIECES)).subscribe()
     }
 
     /// Its input, if it has one that is open.
@@ -68,13 +77,13 @@ pub struct LiveLog {
     /// The log.
     pub log: Arc<ContainerLog>,
     /// Those who are attached; the run does not live longer for them.
-    pub live: broadcast::WeakSender<(Stream, Bytes)>,
+    live: Weak<Output>,
 }
 
 impl LiveLog {
     /// The output of a run.
     pub fn new(log: Arc<ContainerLog>, live: &Live) -> LiveLog {
-        LiveLog { log, live: live.output.downgrade() }
+        LiveLog { log, live: Arc::downgrade(&live.output) }
     }
 }
 
@@ -88,6 +97,7 @@ impl OutputSink for LiveLog {
     fn write(&self, stream: Stream, bytes: &[u8]) {
         self.log.write(stream, bytes);
         if let Some(live) = self.live.upgrade()
+            && let Some(live) = live.get()
             && live.receiver_count() > 0
         {
             // The last one may just have gone.
