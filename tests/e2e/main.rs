@@ -5,12 +5,14 @@
 //! passes, unless `SHOAL_E2E=required` is set, as CI does.
 
 mod apply;
+mod debug;
 mod examples;
 mod failures;
 mod helm;
 mod inputs;
 mod kubectl;
 mod node;
+mod proxy;
 mod servers;
 mod sockets;
 mod storage;
@@ -51,6 +53,7 @@ fn cases() -> Vec<Case<Cluster>> {
         case!(kubectl::delete_waits_until_all_is_gone),
         case!(kubectl::a_namespace_goes_with_all_that_it_holds),
         case!(workloads::exit_codes_and_restarts_are_reported),
+        case!(workloads::a_container_s_own_rules_restart_it),
         case!(workloads::secrets_and_variables_reach_the_process),
         case!(workloads::a_part_of_a_volume_is_mounted_in_its_place),
         case!(workloads::hooks_are_asked_after_the_start_and_before_the_end),
@@ -61,6 +64,8 @@ fn cases() -> Vec<Case<Cluster>> {
         case!(streams::port_forward_reaches_a_function_and_names_a_closed_port),
         case!(streams::attach_shows_what_a_container_prints_and_types_to_it),
         case!(streams::probes_and_hooks_run_commands),
+        case!(debug::an_ephemeral_container_sees_what_its_pod_sees),
+        case!(proxy::pods_and_services_answer_through_the_api),
         case!(storage::a_claim_waits_for_its_pod_and_its_data_outlives_it),
         case!(storage::a_claim_in_use_is_held_and_its_directory_goes_with_it),
         case!(storage::what_is_to_be_retained_stays),

@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use shoal_tests::{Cluster, eventually, get};
 
-use crate::examples::{PATIENCE, answered};
+use crate::examples::{PATIENCE, answered, example};
 
 pub fn exit_codes_and_restarts_are_reported(cluster: &mut Cluster) -> anyhow::Result<()> {
     let kubectl = &cluster.kubectl;
@@ -38,6 +38,32 @@ pub fn exit_codes_and_restarts_are_reported(cluster: &mut Cluster) -> anyhow::Re
         Ok(())
     })?;
     kubectl.ok(&["delete", "pod", "fails-once", "fails-again", "traps", "--timeout=60s"])?;
+    Ok(())
+}
+
+pub fn a_container_s_own_rules_restart_it(cluster: &mut Cluster) -> anyhow::Result<()> {
+    cluster.shoal(&["push", &example("unruly", "unruly.wasm").to_string_lossy(), "unruly:1"])?;
+    let kubectl = &cluster.kubectl;
+    let pod = |name: &str, code: u8, own: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  restartPolicy: Never\n  terminationGracePeriodSeconds: 1\n  \
+             containers:\n  - name: main\n    image: unruly:1\n    args: [exit, '{code}']\n    {own}\n    \
+             restartPolicyRules: [{{action: Restart, exitCodes: {{operator: In, values: [3]}}}}]\n---\n"
+        )
+    };
+    let own = "restartPolicy: Never";
+    kubectl.ok_with(&["apply", "-f", "-"], &(pod("tries-again", 3, own) + &pod("gives-up", 1, own)))?;
+    let state = |pod: &str, path: &str| kubectl.ok(&["get", "pod", pod, "-o", &format!("jsonpath={{.status.{path}}}")]);
+    eventually("the rule decides", PATIENCE, || {
+        ensure!(state("gives-up", "phase")? == "Failed", "phase");
+        ensure!(state("gives-up", "containerStatuses[0].restartCount")? == "0", "restarts");
+        ensure!(state("tries-again", "phase")? == "Running", "phase");
+        ensure!(state("tries-again", "containerStatuses[0].restartCount")?.parse::<u32>()? >= 1, "restarts");
+        Ok(())
+    })?;
+    let refused = kubectl.fails_with(&["apply", "-f", "-"], &pod("bad", 3, ""))?;
+    ensure!(refused.contains("must specify restartPolicy when restart rules are used"), "{refused}");
+    kubectl.ok(&["delete", "pod", "tries-again", "gives-up", "--timeout=60s"])?;
     Ok(())
 }
 
