@@ -21,7 +21,6 @@ use crate::guests::{
 };
 use crate::limits::{EVENT_CHARACTERS, FAILURE_PERIOD};
 use crate::logs::ContainerLog;
-use crate::mount;
 use crate::outbound::PodOutbound;
 use crate::outbound_policy::AllowedHosts;
 use crate::pod::environment::{arguments, environment};
@@ -29,6 +28,7 @@ use crate::pod::names::pod_names;
 use crate::pod::service_env::service_environment;
 use crate::pod::{Happening, reuse, spec};
 use crate::worker::Message;
+use crate::{mount, pull_secrets};
 
 /// The exit code of what is asked to stop and does.
 const EXIT_ASKED: i32 = 143;
@@ -66,12 +66,13 @@ enum Order {
 
 /// Fetches and compiles a container's module.
 pub async fn pull(context: Arc<Context>, pod: Pod, container: String) -> Happening {
+    let failed = |container: String, message: String| Happening::PullFailed {
+        container,
+        reason: "ErrImagePull".to_owned(),
+        message,
+    };
     let Some(definition) = spec::container(&pod, &container) else {
-        return Happening::PullFailed {
-            container,
-            reason: "ErrImagePull".to_owned(),
-            message: "no such container".to_owned(),
-        };
+        return failed(container, "no such container".to_owned());
     };
     let image = definition.image.clone().unwrap_or_default();
     let policy = match definition.image_pull_policy.as_deref() {
@@ -80,7 +81,11 @@ pub async fn pull(context: Arc<Context>, pod: Pod, container: String) -> Happeni
         _ => PullPolicy::IfNotPresent,
     };
     let began = std::time::Instant::now();
-    match context.guests.prepare(ImageRequest { reference: image.clone(), policy }).await {
+    let keyring = match pull_secrets::of_pod(&context, &pod).await {
+        Ok(keyring) => keyring,
+        Err(message) => return failed(container, message),
+    };
+    match context.guests.prepare(ImageRequest { reference: image.clone(), policy, keyring }).await {
         Ok(prepared) => {
             tell_pulled(&context, &pod, &container, &image, &prepared, began.elapsed());
             if prepared.was_fetched {

@@ -56,7 +56,7 @@ impl EngineGuests {
     }
 
     async fn prepare_image(&self, image: ImageRequest) -> Result<Prepared, PrepareError> {
-        let found = self.images.image(&image.reference, image.policy).await;
+        let found = self.images.image(&image.reference, image.policy, &image.keyring).await;
         let found = found.map_err(|error| PrepareError { reason: error.reason(), message: error.to_string() })?;
         let path = found.path.clone();
         let module = self.engine.load(&found.module.to_string(), move || std::fs::read(path)).await;

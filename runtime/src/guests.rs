@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use shoal_engine::Stdin;
 pub use shoal_engine::{Durations, Reuse, Stats as GuestStats};
-pub use shoal_images::PullPolicy;
+pub use shoal_images::{Keyring, PullPolicy};
 use shoal_network::Body;
 
 use crate::logs::Stream;
@@ -42,6 +42,8 @@ pub struct ImageRequest {
     pub reference: String,
     /// When to look for it again.
     pub policy: PullPolicy,
+    /// What may be shown to its registry.
+    pub keyring: Keyring,
 }
 
 /// A program that can be started.

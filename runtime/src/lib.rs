@@ -45,6 +45,7 @@ mod pod_sockets;
 mod pod_view;
 mod pods;
 mod probing;
+mod pull_secrets;
 mod reach;
 mod renewal;
 mod reporting;

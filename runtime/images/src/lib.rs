@@ -5,6 +5,7 @@
 
 mod artifact;
 pub mod blobs;
+mod credentials;
 mod describe;
 mod error;
 mod image;
@@ -19,6 +20,7 @@ mod turns;
 
 pub use artifact::{Artifact, artifact};
 pub use blobs::{BlobStore, Digest};
+pub use credentials::{Credential, Keyring};
 pub use describe::{Description, NotWasm, describe};
 pub use error::PullError;
 pub use image::{Image, PullPolicy};
