@@ -19,6 +19,7 @@ use crate::function_target::FunctionTarget;
 use crate::guests::{
     Exit, Grants, GuestFunction, GuestProcess, ImageRequest, OutputSink, Prepared, PullPolicy, Started, Usage,
 };
+use crate::image_gc::collector;
 use crate::limits::{EVENT_CHARACTERS, FAILURE_PERIOD};
 use crate::logs::ContainerLog;
 use crate::outbound::PodOutbound;
@@ -90,6 +91,8 @@ pub async fn pull(context: Arc<Context>, pod: Pod, container: String) -> Happeni
             tell_pulled(&context, &pod, &container, &image, &prepared, began.elapsed());
             if prepared.was_fetched {
                 context.metrics.image_pulled(began.elapsed());
+                let context = Arc::clone(&context);
+                spawn_connection("image list", async move { collector::tell(&context).await });
             }
             let image_id = prepared.image_id.clone();
             let key = (spec::uid(&pod).to_owned(), container.clone());

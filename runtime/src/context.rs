@@ -16,6 +16,7 @@ use crate::config::AgentConfig;
 use crate::events::Events;
 use crate::exec::Live;
 use crate::guests::{Guests, Prepared};
+use crate::image_gc::collector::LastUses;
 use crate::keeper::Keeper;
 use crate::local_store::LocalStore;
 use crate::logs::{ContainerLog, LogDirectory};
@@ -60,6 +61,8 @@ pub struct Context {
     pub addresses: Mutex<Addresses>,
     /// The modules of containers that were pulled, by pod uid and container name.
     pub modules: Mutex<HashMap<(String, String), Prepared>>,
+    /// When the images were used.
+    pub image_uses: LastUses,
     /// The logs that are being written, by pod uid and container name.
     pub open_logs: Mutex<HashMap<(String, String), Arc<ContainerLog>>>,
     /// The containers that run, by pod uid and container name.

@@ -21,6 +21,7 @@ mod follow;
 mod function_target;
 mod guests;
 mod hooks;
+mod image_gc;
 mod join;
 mod keeper;
 mod kubelet_api;

@@ -153,6 +153,14 @@ impl Engine {
         Ok(module)
     }
 
+    /// Removes the module's compiled code from the folder; what runs goes on. Blocks for a moment.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub fn forget(&self, digest: &str) -> std::io::Result<()> {
+        self.cache.as_ref().map_or(Ok(()), |cache| cache.remove(digest))
+    }
+
     fn loaded(&self, digest: &str) -> Option<Arc<Module>> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(digest).and_then(Weak::upgrade)
     }

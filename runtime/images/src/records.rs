@@ -59,6 +59,25 @@ impl Records {
         std::fs::File::open(&self.directory)?.sync_all()
     }
 
+    /// Everything that is known, in no order.
+    pub(crate) fn list(&self) -> io::Result<Vec<Record>> {
+        let mut records = Vec::new();
+        for entry in std::fs::read_dir(&self.directory)? {
+            // One that is removed meanwhile, or half-written, is none.
+            let Ok(bytes) = std::fs::read(entry?.path()) else { continue };
+            records.extend(read(&bytes));
+        }
+        Ok(records)
+    }
+
+    /// Forgets what is known of `reference`.
+    pub(crate) fn remove(&self, reference: &str) -> io::Result<()> {
+        match std::fs::remove_file(self.path(reference)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// A reference may be longer than a file's name.
     fn path(&self, reference: &str) -> PathBuf {
         Path::new(&self.directory).join(format!("{}.json", Digest::of(reference.as_bytes()).hex()))

@@ -165,3 +165,42 @@ async fn another_registry_on_this_machine_is_asked_by_plain_http() {
         .expect_err("no image");
     assert!(matches!(error, PullError::Unreachable { .. }), "{error}");
 }
+
+#[tokio::test]
+async fn what_is_here_is_listed_and_what_is_removed_is_fetched_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let shelf = Arc::new(Shelf::default());
+    let store = Arc::new(store(folder.path(), &shelf));
+    let (first, second) = (shelf.push("hello", "1", &module(1)), shelf.push("other", "1", &module(2)));
+    shelf.push("hello", "2", &module(1));
+    for name in ["hello:1", "hello:2", "other:1"] {
+        store.image(name, PullPolicy::IfNotPresent, &Keyring::default()).await.expect("an image");
+    }
+    let mut listed = store.list().await.expect("a list");
+    listed.sort_by(|a, b| a.references.cmp(&b.references));
+    let told: Vec<_> =
+        listed.iter().map(|one| (&one.module, one.size_bytes, &one.references, &one.image_ids)).collect();
+    assert_eq!(
+        told,
+        [
+            (
+                &Digest::of(&module(1)),
+                module(1).len() as u64,
+                &vec!["hello:1".to_string(), "hello:2".to_string()],
+                &vec![format!("hello@{first}")]
+            ),
+            (
+                &Digest::of(&module(2)),
+                module(2).len() as u64,
+                &vec!["other:1".to_string()],
+                &vec![format!("other@{second}")]
+            ),
+        ]
+    );
+    store.remove(&Digest::of(&module(1))).await.expect("removed");
+    assert_eq!(store.list().await.expect("a list").len(), 1);
+    assert!(store.image("hello:1", PullPolicy::Never, &Keyring::default()).await.is_err());
+    assert!(store.image("other:1", PullPolicy::Never, &Keyring::default()).await.is_ok());
+    let again = store.image("hello:1", PullPolicy::IfNotPresent, &Keyring::default()).await.expect("an image");
+    assert!(again.was_fetched);
+}
