@@ -5,6 +5,7 @@
 
 mod artifact;
 pub mod blobs;
+mod contents;
 mod credentials;
 mod describe;
 mod error;
@@ -21,6 +22,7 @@ mod turns;
 
 pub use artifact::{Artifact, artifact};
 pub use blobs::{BlobStore, Digest};
+pub use contents::{Contents, Where, contents};
 pub use credentials::{Credential, Keyring};
 pub use describe::{Description, NotWasm, describe};
 pub use error::PullError;
