@@ -45,6 +45,8 @@ enum Verb {
     Key(verbs::key::Key),
     /// Push a Wasm module into the cluster's registry.
     Push(verbs::push::Push),
+    /// List, look into and remove the images in the cluster's registry.
+    Image(verbs::image::Image),
     /// Start a cluster with the bundled examples and send them requests.
     Demo(verbs::demo::Demo),
     /// Say which version this is, and which Kubernetes API it speaks.
@@ -82,6 +84,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Restore(restore) => restore.run(),
         Verb::Key(key) => verbs::wait(key.run()),
         Verb::Push(push) => verbs::wait(push.run()),
+        Verb::Image(image) => verbs::wait(image.run()),
         Verb::Demo(demo) => verbs::wait(demo.run()),
         Verb::Version => verbs::version::run(),
         Verb::Completions { shell } => {

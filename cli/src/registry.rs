@@ -1,8 +1,8 @@
-//! Pushing to the cluster's registry, as any OCI client would: the blobs that are missing, then the manifest.
+//! The cluster's registry, as any OCI client sees it. A push is the blobs that are missing, then the manifest.
 
 use anyhow::Context;
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use shoal_client::{Client, bytes_body, empty_body};
 use shoal_images::{Digest, Reference, Registry, artifact};
@@ -61,6 +61,37 @@ async fn push_blob(client: &Client, repository: &str, digest: &Digest, content: 
     expect(client, request, StatusCode::CREATED).await.context("the registry did not take the module")
 }
 
+/// A GET whose answer is wanted whole; none if there is no such thing.
+///
+/// # Errors
+/// When the registry does not answer, or answers with an error.
+pub async fn get(client: &Client, path: &str) -> anyhow::Result<Option<Response<Bytes>>> {
+    let accept = shoal_images::media::MANIFESTS.join(", ");
+    let request = Request::get(path).header(header::ACCEPT, accept).body(empty_body())?;
+    let (parts, body) = client.raw(request).await?.into_parts();
+    if parts.status == StatusCode::NOT_FOUND {
+        return Ok(None);
+    }
+    let body = body.collect().await.map_err(|error| anyhow::anyhow!(error)).context("the answer broke off")?.to_bytes();
+    anyhow::ensure!(parts.status == StatusCode::OK, refusal(parts.status, &body));
+    Ok(Some(Response::from_parts(parts, body)))
+}
+
+/// Deletes the manifest or tag at `path`; answers whether there was one.
+///
+/// # Errors
+/// When the registry does not answer, or refuses.
+pub async fn delete(client: &Client, path: &str) -> anyhow::Result<bool> {
+    let request = Request::delete(path).body(empty_body())?;
+    let (parts, body) = client.raw(request).await?.into_parts();
+    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    match parts.status {
+        StatusCode::ACCEPTED => Ok(true),
+        StatusCode::NOT_FOUND => Ok(false),
+        status => anyhow::bail!(refusal(status, &body)),
+    }
+}
+
 async fn expect(client: &Client, request: Request<shoal_client::Body>, wanted: StatusCode) -> anyhow::Result<()> {
     let response = client.raw(request).await?;
     let status = response.status();
@@ -68,8 +99,13 @@ async fn expect(client: &Client, request: Request<shoal_client::Body>, wanted: S
         return Ok(());
     }
     let body = response.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-    let document: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    anyhow::bail!(refusal(status, &body))
+}
+
+/// What the registry says in place of what was asked.
+fn refusal(status: StatusCode, body: &[u8]) -> String {
+    let document: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let message =
         document.pointer("/errors/0/message").or(document.pointer("/message")).and_then(serde_json::Value::as_str);
-    anyhow::bail!("it answered {status}: {}", message.unwrap_or(&String::from_utf8_lossy(&body)))
+    format!("it answered {status}: {}", message.unwrap_or(&String::from_utf8_lossy(body)))
 }

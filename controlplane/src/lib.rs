@@ -20,6 +20,7 @@ mod members;
 mod peers;
 mod place;
 mod registry_peers;
+mod registry_upkeep;
 mod repair;
 mod restore;
 mod route;

@@ -58,3 +58,6 @@ pub const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// How many requests may be open on one connection of a peer.
 pub const PEER_STREAMS: usize = 4096;
+
+/// How often the registry's files are tidied up.
+pub const TIDY_BLOBS: Duration = Duration::from_secs(600);

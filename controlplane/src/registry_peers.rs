@@ -46,6 +46,11 @@ impl Peers for RegistryPeers {
 impl RegistryPeers {
     async fn copy(&self, server: &Member, digest: &str, path: &std::path::Path) -> bool {
         let copied = async {
+            let look = Request::head(internal::blob_path(digest)).body(shoal_client::empty_body());
+            let there = self.servers.request(server, look.map_err(|error| error.to_string())?).await?;
+            if there.status() == StatusCode::OK {
+                return Ok(());
+            }
             let body = Registry::file_body(path).await.map_err(|error| error.to_string())?;
             let request = Request::builder().method(Method::PUT).uri(internal::blob_path(digest)).body(body);
             let response = self.servers.request(server, request.map_err(|error| error.to_string())?).await?;

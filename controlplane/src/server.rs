@@ -26,7 +26,9 @@ use crate::founding::{self, Belonging};
 use crate::peers::{LinkPeers, OtherServers, keep_connected};
 use crate::registry_peers::RegistryPeers;
 use crate::workers::{NodeRouter, Workers};
-use crate::{backups, keys, leadership, limits, link_service, place, repair, restore, route, standing, tokens};
+use crate::{
+    backups, keys, leadership, limits, link_service, place, registry_upkeep, repair, restore, route, standing, tokens,
+};
 
 /// The parts that requests need.
 pub(crate) struct Core {
@@ -169,6 +171,7 @@ impl Server {
         self.background.spawn("encryption keys", keys::follow(core, directory));
         let (core, directory) = (self.core.clone(), self.directory.clone());
         self.background.spawn("the other servers' addresses", standing::remember_others(core, directory));
+        self.background.spawn("the registry's blobs", registry_upkeep::keep_tidy(self.core.clone()));
         if let Some(wish) = config.backups.clone() {
             self.background.spawn("backups", backups::keep_making(self.core.clone(), wish));
         }

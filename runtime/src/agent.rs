@@ -19,6 +19,7 @@ use crate::eviction::evictor;
 use crate::eviction::signals::{MachineSignals, Signals};
 use crate::follow::{self, KEPT_NETWORK, KEPT_RANGE, KeptNetwork};
 use crate::guests::Guests;
+use crate::image_gc::collector::{self, LastUses};
 use crate::keeper::Keeper;
 use crate::limits::SHUTDOWN_GRACE;
 use crate::local_store::LocalStore;
@@ -134,6 +135,7 @@ impl Agent {
             services: watch::Sender::default(),
             host_ports: host_ports::HostPorts::default(),
             modules: Mutex::new(HashMap::new()),
+            image_uses: LastUses::default(),
             open_logs: Mutex::new(HashMap::new()),
             live: Mutex::new(HashMap::new()),
             usages: Arc::new(Usages::new(Arc::new(ThisProcess))),
@@ -152,6 +154,8 @@ impl Agent {
             let (data_dir, memory_bytes) = (context.config.data_dir.clone(), context.config.memory_bytes);
             Arc::new(MachineSignals { data_dir, memory_bytes })
         });
+        let collect = collector::keep_collecting(Arc::clone(&context), Arc::clone(&pods), Arc::clone(&signals));
+        tasks.spawn("images", collect);
         tasks.spawn("evictions", evictor::keep_watch(Arc::clone(&context), Arc::clone(&pods), signals));
         tasks.spawn("usage", Arc::clone(&context.usages).keep_looking());
         tasks.spawn("local store", Arc::clone(&keeper).work(store.clone()));

@@ -21,7 +21,8 @@ use crate::config::AgentConfig;
 use crate::eviction::signals::Signals;
 use crate::eviction::threshold::{Reading, Readings, Signal};
 use crate::guests::{
-    Exit, Grants, GuestFunction, GuestProcess, Guests, ImageRequest, PrepareError, Prepared, Program, Started, Usage,
+    Exit, Grants, GuestFunction, GuestProcess, Guests, ImageRequest, PrepareError, Prepared, Program, Started,
+    StoredModule, Usage,
 };
 use crate::local_store::LocalStore;
 use crate::uplink::Uplink;
@@ -187,7 +188,13 @@ impl Transport for Api {
 }
 
 /// Guests by image: `hello` is a function, `once:N` a process that prints and exits with N, anything else is unknown.
-struct Doubles;
+#[derive(Default)]
+struct Doubles {
+    /// What is on the disk, whatever was prepared.
+    stored: Shared<Vec<StoredModule>>,
+}
+
+type Shared<T> = Arc<Mutex<T>>;
 
 impl Guests for Doubles {
     fn prepare(&self, image: ImageRequest) -> BoxFuture<'_, Result<Prepared, PrepareError>> {
@@ -199,8 +206,24 @@ impl Guests for Doubles {
                 });
             }
             let image_id = format!("{}@sha256:0", image.reference);
-            Ok(Prepared { image_id, was_fetched: true, size_bytes: 1, program: Arc::new(Double(image.reference)) })
+            let module = "sha256:0".to_owned();
+            Ok(Prepared {
+                image_id,
+                module,
+                was_fetched: true,
+                size_bytes: 1,
+                program: Arc::new(Double(image.reference)),
+            })
         })
+    }
+
+    fn stored(&self) -> BoxFuture<'_, Result<Vec<StoredModule>, String>> {
+        Box::pin(async { Ok(self.stored.lock().expect("a lock").clone()) })
+    }
+
+    fn remove<'a>(&'a self, module: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        self.stored.lock().expect("a lock").retain(|one| one.module != module);
+        Box::pin(async { Ok(()) })
     }
 
     fn toolbox(&self) -> BoxFuture<'_, Result<Arc<dyn Program>, String>> {
@@ -309,6 +332,16 @@ async fn configured(
     config: AgentConfig,
     signals: Option<Arc<dyn Signals>>,
 ) -> Agent {
+    with_guests(directory, api, config, signals, Doubles::default()).await
+}
+
+async fn with_guests(
+    directory: &std::path::Path,
+    api: &Api,
+    config: AgentConfig,
+    signals: Option<Arc<dyn Signals>>,
+    guests: Doubles,
+) -> Agent {
     shoal_link::install_crypto();
     // It has no link, so it is registered for it.
     if !api.is_down.load(Ordering::SeqCst) {
@@ -334,7 +367,7 @@ async fn configured(
     let link_address = endpoint.local_address().expect("address");
     let parts = Parts {
         transport: Some(Arc::new(api.clone())),
-        guests: Arc::new(Doubles),
+        guests: Arc::new(guests),
         uplink: Uplink::new(Vec::new()),
         pool: Pool::new(endpoint),
         link_address,
@@ -466,6 +499,41 @@ async fn a_node_without_room_says_so_and_takes_no_pod() {
         (refused["status"]["reason"].as_str(), refused["status"]["message"].as_str()),
         (Some("Evicted"), Some("The node had condition: [DiskPressure]. "))
     );
+    agent.shutdown().await;
+}
+
+/// A disk that is full while there is more than one image on it.
+struct FullOfImages(Shared<Vec<StoredModule>>);
+
+impl Signals for FullOfImages {
+    fn read(&self) -> Readings {
+        let available = if self.0.lock().expect("a lock").len() > 1 { 1 } else { 50 };
+        [(Signal::NodefsAvailable, Reading { available, capacity: 100 })].into()
+    }
+}
+
+#[tokio::test]
+async fn a_node_without_room_removes_what_nobody_uses_and_tells_what_is_left() {
+    let (directory, api) = (tempfile::tempdir().expect("directory"), Api::default());
+    let module = |number: u64, since| StoredModule {
+        module: format!("sha256:{number}"),
+        size_bytes: number,
+        since,
+        references: vec![format!("image:{number}")],
+        image_ids: vec![format!("image@sha256:{number}")],
+    };
+    let stored = vec![module(1, jiff::Timestamp::UNIX_EPOCH), module(2, jiff::Timestamp::now())];
+    let stored = Arc::new(Mutex::new(stored));
+    let (guests, signals) = (Doubles { stored: stored.clone() }, FullOfImages(stored.clone()));
+    let agent = with_guests(directory.path(), &api, AgentConfig::default(), Some(Arc::new(signals)), guests).await;
+    let mut states = agent.context().node_state.subscribe();
+    let is_told = |state: &crate::node_state::NodeState| !state.pressures.is_empty() && state.images.len() == 1;
+    let state = states.wait_for(is_told).await.expect("the agent lives").clone();
+    assert_eq!(stored.lock().expect("a lock").iter().map(|one| one.size_bytes).collect::<Vec<_>>(), [2]);
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    let config = agent.context().config.clone();
+    let status = crate::node::status(&config, &crate::node::Machine::default(), &state, None, now);
+    assert_eq!(json!(status.images), json!([{"names": ["image@sha256:2", "image:2"], "sizeBytes": 2}]));
     agent.shutdown().await;
 }
 

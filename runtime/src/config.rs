@@ -41,6 +41,10 @@ pub struct AgentConfig {
     pub pace: Pace,
     /// Below what the node ends pods to save itself, as the kubelet's `evictionHard`; an empty text is never.
     pub eviction_hard: Thresholds,
+    /// How full the images' file system may be, in hundredths, before unused images are removed.
+    pub image_gc_high: u8,
+    /// How full it is after that.
+    pub image_gc_low: u8,
     /// How long a pressure condition lasts after what caused it, in seconds.
     pub eviction_transition_s: u64,
     /// What is kept back from pods by resource: `cpu`, `memory`, `ephemeral-storage`.
@@ -106,6 +110,8 @@ impl Default for AgentConfig {
             allow_host_path: Vec::new(),
             pace: Pace::default(),
             eviction_hard: Thresholds::default(),
+            image_gc_high: 85,
+            image_gc_low: 80,
             eviction_transition_s: 300,
             system_reserved: BTreeMap::new(),
             pod_manifest_path: None,
@@ -131,6 +137,12 @@ impl AgentConfig {
         }
         if let Some(address) = self.local_api.filter(|address| !address.ip().is_loopback()) {
             return Err(format!("local-api: {address} is not of this machine alone; take one of 127.0.0.0/8 or [::1]"));
+        }
+        if self.image_gc_high > 100 || self.image_gc_low >= self.image_gc_high {
+            return Err(format!(
+                "image-gc-low: {} must be below image-gc-high, {}, and both are hundredths",
+                self.image_gc_low, self.image_gc_high
+            ));
         }
         if self.shutdown_grace_critical_s > self.shutdown_grace_s {
             return Err(format!(

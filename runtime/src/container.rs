@@ -20,9 +20,9 @@ use crate::function_target::FunctionTarget;
 use crate::guests::{
     Exit, Grants, GuestFunction, GuestProcess, ImageRequest, OutputSink, Prepared, PullPolicy, Started, Usage,
 };
+use crate::image_gc::collector;
 use crate::limits::{EVENT_CHARACTERS, FAILURE_PERIOD};
 use crate::logs::ContainerLog;
-use crate::mount;
 use crate::outbound::PodOutbound;
 use crate::outbound_policy::AllowedHosts;
 use crate::pod::environment::{arguments, environment};
@@ -31,6 +31,7 @@ use crate::pod::names::pod_names;
 use crate::pod::service_env::service_environment;
 use crate::pod::{Happening, ephemeral, spec};
 use crate::worker::Message;
+use crate::{mount, pull_secrets};
 
 /// The exit code of what is asked to stop and does.
 const EXIT_ASKED: i32 = 143;
@@ -68,12 +69,13 @@ enum Order {
 
 /// Fetches and compiles a container's module.
 pub async fn pull(context: Arc<Context>, pod: Arc<Pod>, container: String) -> Happening {
+    let failed = |container: String, message: String| Happening::PullFailed {
+        container,
+        reason: "ErrImagePull".to_owned(),
+        message,
+    };
     let Some(definition) = spec::container(&pod, &container) else {
-        return Happening::PullFailed {
-            container,
-            reason: "ErrImagePull".to_owned(),
-            message: "no such container".to_owned(),
-        };
+        return failed(container, "no such container".to_owned());
     };
     let image = definition.image.clone().unwrap_or_default();
     let policy = match definition.image_pull_policy.as_deref() {
@@ -82,11 +84,17 @@ pub async fn pull(context: Arc<Context>, pod: Arc<Pod>, container: String) -> Ha
         _ => PullPolicy::IfNotPresent,
     };
     let began = std::time::Instant::now();
-    match context.guests.prepare(ImageRequest { reference: image.clone(), policy }).await {
+    let keyring = match pull_secrets::of_pod(&context, &pod).await {
+        Ok(keyring) => keyring,
+        Err(message) => return failed(container, message),
+    };
+    match context.guests.prepare(ImageRequest { reference: image.clone(), policy, keyring }).await {
         Ok(prepared) => {
             tell_pulled(&context, &pod, &container, &image, &prepared, began.elapsed());
             if prepared.was_fetched {
                 context.metrics.image_pulled(began.elapsed());
+                let context = Arc::clone(&context);
+                spawn_connection("image list", async move { collector::tell(&context).await });
             }
             let image_id = prepared.image_id.clone();
             let key = (spec::uid(&pod).to_owned(), container.clone());

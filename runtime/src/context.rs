@@ -17,6 +17,7 @@ use crate::events::Events;
 use crate::exec::Live;
 use crate::guests::{Guests, Prepared};
 use crate::host_ports::HostPorts;
+use crate::image_gc::collector::LastUses;
 use crate::keeper::Keeper;
 use crate::local_store::LocalStore;
 use crate::logs::{ContainerLog, LogDirectory};
@@ -66,6 +67,8 @@ pub struct Context {
     pub host_ports: HostPorts,
     /// The modules of containers that were pulled, by pod uid and container name.
     pub modules: Mutex<HashMap<(String, String), Prepared>>,
+    /// When the images were used.
+    pub image_uses: LastUses,
     /// The logs that are being written, by pod uid and container name.
     pub open_logs: Mutex<HashMap<(String, String), Arc<ContainerLog>>>,
     /// The containers that run, by pod uid and container name.

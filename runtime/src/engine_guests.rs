@@ -11,13 +11,13 @@ use shoal_client::empty_body;
 use shoal_engine::{
     Engine, EngineConfig, ExitReason, Kind, LogSink, Module, Outbound, OutboundError, Preopen, Sockets,
 };
-use shoal_images::{ClusterRegistry, ImageStore};
+use shoal_images::{ClusterRegistry, Digest, ImageStore};
 use shoal_network::{Body, BoxError};
 
 use crate::config::AgentConfig;
 use crate::guests::{
     Exit, Grants, GuestFunction, GuestProcess, GuestStats, Guests, ImageRequest, OutputSink, PrepareError, Prepared,
-    Program, Started, Usage,
+    Program, Started, StoredModule, Usage,
 };
 use crate::logs::Stream;
 use crate::outbound::{OutboundError as Refusal, PodOutbound};
@@ -33,7 +33,7 @@ const REGISTRY_PATIENCE: Duration = Duration::from_secs(2);
 /// The worker's engine and its images.
 pub struct EngineGuests {
     engine: Arc<Engine>,
-    images: ImageStore,
+    images: Arc<ImageStore>,
     toolbox: tokio::sync::OnceCell<Arc<Module>>,
 }
 
@@ -48,11 +48,11 @@ impl EngineGuests {
             Engine::new(&EngineConfig { cache_dir, ..EngineConfig::default() }).context("starting the engine")?;
         let images = ImageStore::open(&config.data_dir.join("images"), Arc::new(Registry(uplink)))
             .context("opening the image files")?;
-        Ok(EngineGuests { engine, images, toolbox: tokio::sync::OnceCell::new() })
+        Ok(EngineGuests { engine, images: Arc::new(images), toolbox: tokio::sync::OnceCell::new() })
     }
 
     async fn prepare_image(&self, image: ImageRequest) -> Result<Prepared, PrepareError> {
-        let found = self.images.image(&image.reference, image.policy).await;
+        let found = self.images.image(&image.reference, image.policy, &image.keyring).await;
         let found = found.map_err(|error| PrepareError { reason: error.reason(), message: error.to_string() })?;
         let path = found.path.clone();
         let module = self.engine.load(&found.module.to_string(), move || std::fs::read(path)).await;
@@ -62,14 +62,40 @@ impl EngineGuests {
         })?;
         let image_id = found.image_id();
         let (was_fetched, size_bytes) = (found.was_fetched, found.size_bytes);
+        let digest = found.module.to_string();
         let program = Loaded { module, entrypoint: found.entrypoint, environment: found.environment };
-        Ok(Prepared { image_id, was_fetched, size_bytes, program: Arc::new(program) })
+        Ok(Prepared { image_id, module: digest, was_fetched, size_bytes, program: Arc::new(program) })
     }
 }
 
 impl Guests for EngineGuests {
     fn prepare(&self, image: ImageRequest) -> BoxFuture<'_, Result<Prepared, PrepareError>> {
         Box::pin(self.prepare_image(image))
+    }
+
+    fn stored(&self) -> BoxFuture<'_, Result<Vec<StoredModule>, String>> {
+        Box::pin(async move {
+            let stored = self.images.list().await.map_err(|error| error.to_string())?;
+            let told = |one: shoal_images::Stored| StoredModule {
+                module: one.module.to_string(),
+                size_bytes: one.size_bytes,
+                // A time that no timestamp can say is long ago.
+                since: one.since.try_into().unwrap_or(jiff::Timestamp::UNIX_EPOCH),
+                references: one.references,
+                image_ids: one.image_ids,
+            };
+            Ok(stored.into_iter().map(told).collect())
+        })
+    }
+
+    fn remove<'a>(&'a self, module: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            let digest = Digest::parse(module).map_err(|error| error.to_string())?;
+            self.images.remove(&digest).await.map_err(|error| error.to_string())?;
+            let (engine, module) = (Arc::clone(&self.engine), module.to_owned());
+            let forgotten = tokio::task::spawn_blocking(move || engine.forget(&module)).await;
+            forgotten.map_err(std::io::Error::other).flatten().map_err(|error| error.to_string())
+        })
     }
 
     fn toolbox(&self) -> BoxFuture<'_, Result<Arc<dyn Program>, String>> {

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
+use jiff::Timestamp;
 use shoal_engine::Stdin;
 pub use shoal_engine::{Durations, Stats as GuestStats};
-pub use shoal_images::PullPolicy;
+pub use shoal_images::{Keyring, PullPolicy};
 use shoal_network::Body;
 
 use crate::logs::Stream;
@@ -23,6 +24,16 @@ use crate::pod::function_settings::FunctionSettings;
 pub trait Guests: Send + Sync + 'static {
     /// Fetches the image as the policy says, verifies and compiles it.
     fn prepare(&self, image: ImageRequest) -> BoxFuture<'_, Result<Prepared, PrepareError>>;
+
+    /// The modules that are on this machine, in no order.
+    fn stored(&self) -> BoxFuture<'_, Result<Vec<StoredModule>, String>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// Removes a module from this machine, with the images and the compiled code that it is of. What runs goes on.
+    fn remove<'a>(&'a self, _module: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async { Ok(()) })
+    }
 
     /// The program with the commands that people expect in every container.
     fn toolbox(&self) -> BoxFuture<'_, Result<Arc<dyn Program>, String>>;
@@ -43,6 +54,23 @@ pub struct ImageRequest {
     pub reference: String,
     /// When to look for it again.
     pub policy: PullPolicy,
+    /// What may be shown to its registry.
+    pub keyring: Keyring,
+}
+
+/// A module on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredModule {
+    /// Its digest.
+    pub module: String,
+    /// The bytes of its file.
+    pub size_bytes: u64,
+    /// When it came.
+    pub since: Timestamp,
+    /// The references that lead to it, in their canonical form.
+    pub references: Vec<String>,
+    /// The images that it is of, each as name and digest.
+    pub image_ids: Vec<String>,
 }
 
 /// A program that can be started.
@@ -50,6 +78,8 @@ pub struct ImageRequest {
 pub struct Prepared {
     /// The reference with the digest, for the status.
     pub image_id: String,
+    /// The digest of the module.
+    pub module: String,
     /// Whether it had to be fetched.
     pub was_fetched: bool,
     /// Bytes of the module.

@@ -70,3 +70,7 @@ pub const EVICTION_PATIENCE: Duration = Duration::from_secs(30);
 pub const USAGE_PERIOD: Duration = Duration::from_secs(5);
 /// How long the system's resolver may take for a name of the outside.
 pub const OUTSIDE_NAMES: Duration = Duration::from_secs(10);
+/// How often it is looked at which images are used, and whether some must go; as in Kubernetes.
+pub const IMAGE_PERIOD: Duration = Duration::from_secs(300);
+/// How long an image stays at least, as in Kubernetes.
+pub const IMAGE_LEAST_AGE: Duration = Duration::from_secs(120);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeCondition, NodeStatus, NodeSystemInfo};
+use k8s_openapi::api::core::v1::{ContainerImage, Node, NodeAddress, NodeCondition, NodeStatus, NodeSystemInfo};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 
@@ -12,6 +12,7 @@ use crate::cluster_table::LINK_ADDRESS;
 use crate::config::AgentConfig;
 use crate::eviction::pressure::Pressure;
 use crate::eviction::threshold::Signal;
+use crate::image_gc::shown::Shown;
 use crate::node_state::NodeState;
 
 /// The namespace of the nodes' Leases.
@@ -112,6 +113,7 @@ pub fn status(
             address("Hostname", &config.node_name),
         ]),
         conditions: Some(conditions(state, before, now)),
+        images: Some(state.images.iter().map(image).collect()),
         node_info: Some(NodeSystemInfo {
             architecture: "wasm32".to_owned(),
             operating_system: std::env::consts::OS.to_owned(),
@@ -126,6 +128,10 @@ pub fn status(
         }),
         ..NodeStatus::default()
     }
+}
+
+fn image(shown: &Shown) -> ContainerImage {
+    ContainerImage { names: Some(shown.names.clone()), size_bytes: i64::try_from(shown.size_bytes).ok() }
 }
 
 fn cpu(millis: u64) -> Quantity {
@@ -256,7 +262,7 @@ mod tests {
 
     #[test]
     fn conditions_have_the_kubelet_s_words() {
-        let state = NodeState { pressures: vec![Pressure::Disk], is_shutting_down: true };
+        let state = NodeState { pressures: vec![Pressure::Disk], is_shutting_down: true, ..NodeState::default() };
         let told = conditions(&state, None, Timestamp::UNIX_EPOCH);
         let told: Vec<_> = told.iter().map(|c| (c.type_.as_str(), c.status.as_str(), c.reason.as_deref())).collect();
         assert_eq!(

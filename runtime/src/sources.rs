@@ -14,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::keeper::Keeper;
 use crate::local_store::LocalStore;
-use crate::pod::references::{Reference, SourceKind, Sources, config_map_contents, references, secret_contents};
+use crate::pod::references::{
+    Reference, SourceKind, Sources, config_map_contents, pull_secrets, references, secret_contents,
+};
 use crate::pod::spec;
 use crate::uplink::Uplink;
 
@@ -73,6 +75,20 @@ impl SourceHub {
             }
         }
         Ok(sources)
+    }
+
+    /// The pod's pull secrets in its order; of one that does not exist, or is not known while no server is connected, only the name.
+    pub async fn pull_secrets(&self, pod: &Pod) -> Vec<(String, Option<Arc<Secret>>)> {
+        let mut secrets = Vec::new();
+        for reference in pull_secrets(pod) {
+            let watched = self.watch(spec::namespace(pod), &reference, spec::uid(pod));
+            let secret = match &watched.source {
+                Source::Secret(cache) => self.read(cache, spec::namespace(pod), &reference).await.unwrap_or_default(),
+                Source::ConfigMap(_) => None,
+            };
+            secrets.push((reference.name, secret));
+        }
+        secrets
     }
 
     /// The pod needs nothing any more.

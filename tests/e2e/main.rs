@@ -9,6 +9,7 @@ mod debug;
 mod examples;
 mod failures;
 mod helm;
+mod images;
 mod inputs;
 mod kubectl;
 mod node;
@@ -80,6 +81,8 @@ fn cases() -> Vec<Case<Cluster>> {
         case!(inputs::bad_manifests_get_the_error_that_kubectl_users_know),
         case!(inputs::bad_images_are_named_in_status_and_events),
         case!(inputs::strangers_are_refused),
+        case!(images::images_are_listed_inspected_and_removed),
+        case!(images::a_private_image_is_pulled_with_the_secret_of_the_account),
         case!(helm::a_chart_installs_upgrades_rolls_back_and_goes),
         case!(node::a_pod_that_uses_more_disk_than_it_may_is_evicted),
         case!(node::a_static_pod_is_mirrored_and_outlives_its_mirror),

@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod demo;
 pub mod down;
+pub mod image;
 pub mod key;
 pub mod member;
 pub mod push;

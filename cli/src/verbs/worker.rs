@@ -54,6 +54,12 @@ pub struct WorkerArguments {
     /// The signals are memory.available, nodefs.available, nodefs.inodesFree, imagefs.available, imagefs.inodesFree and pid.available.
     #[arg(long, value_name = "SIGNAL<LEVEL,...")]
     eviction_hard: Option<String>,
+    /// How full the images' file system may be before images that no pod uses are removed, in per cent [default: 85].
+    #[arg(long, value_name = "PERCENT")]
+    image_gc_high: Option<u8>,
+    /// How full it is to be after that, in per cent [default: 80].
+    #[arg(long, value_name = "PERCENT")]
+    image_gc_low: Option<u8>,
     /// How long a pressure condition lasts after what caused it [default: 5m].
     #[arg(long, value_name = "DURATION")]
     eviction_pressure_transition_period: Option<String>,
@@ -133,6 +139,8 @@ impl WorkerArguments {
         if let Some(text) = self.eviction_hard {
             config.eviction_hard = text.parse().context("--eviction-hard")?;
         }
+        config.image_gc_high = self.image_gc_high.unwrap_or(config.image_gc_high);
+        config.image_gc_low = self.image_gc_low.unwrap_or(config.image_gc_low);
         for pair in self.system_reserved {
             let (resource, quantity) = pair
                 .split_once('=')

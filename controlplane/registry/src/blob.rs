@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
 use crate::error::Problem;
-use crate::{Registry, respond};
+use crate::{Access, Registry, respond};
 
 impl Registry {
     pub(crate) async fn blob(
@@ -20,8 +20,13 @@ impl Registry {
         name: &str,
         digest: &str,
         request: Request<Body>,
+        access: Access,
     ) -> Result<Response<Body>, Problem> {
         let digest = Digest::parse(digest).map_err(|error| Problem::digest_invalid(error.to_string()))?;
+        if request.method() == Method::HEAD && access == Access::Push {
+            // Whoever may push asks in order to leave out what is there.
+            self.hold(&digest)?;
+        }
         match *request.method() {
             Method::GET | Method::HEAD => self.read_blob(&digest, &request).await,
             // The same file may serve other repositories: what no manifest names is collected later.

@@ -21,6 +21,9 @@ pub trait Catalog: Send + Sync + 'static {
 #[error("{0}")]
 pub struct CatalogError(pub String);
 
+/// The prefix of the keys of all manifests.
+pub(crate) const MANIFESTS: &str = "manifests/";
+
 /// The key of a manifest: its bytes are preceded by its media type and a newline.
 pub(crate) fn manifest_key(name: &str, digest: &str) -> String {
     format!("manifests/{name}@{digest}")

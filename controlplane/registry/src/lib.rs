@@ -2,10 +2,12 @@
 //!
 //! Blobs are files, replicated between the servers; tags and manifests are small and live in the cluster's store, behind
 //! [`Catalog`]. Who may call is decided before a request comes here ([`Access`]); TLS and links are not known here either.
-//! Start with `route`, the paths, then `manifest`, `upload` and `blob`, what they do.
+//! Start with `route`, the paths, then `manifest`, `upload` and `blob`, what they do; `collect`
+//! removes what nothing names any more.
 
 mod blob;
 mod catalog;
+mod collect;
 mod error;
 mod limits;
 mod manifest;
@@ -15,12 +17,13 @@ mod route;
 mod tags;
 mod upload;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use http::{Method, Request, Response};
 use shoal_link::http::Body;
 
 pub use catalog::{Catalog, CatalogError};
+pub use collect::{CollectError, Collected};
 pub use peers::{Copies, NoPeers, Peers};
 pub use shoal_images::blobs::BlobStore;
 
@@ -44,13 +47,15 @@ pub struct Registry {
     catalog: Arc<dyn Catalog>,
     peers: Arc<dyn Peers>,
     uploads: Arc<Uploads>,
+    /// Taken while a file is looked at and removed, or looked at and kept.
+    holding: Arc<Mutex<()>>,
 }
 
 impl Registry {
     /// A registry over `blobs` (this server's files), `catalog` (the cluster's tags and manifests) and `peers` (the other
     /// servers, for blobs that are not here).
     pub fn new(blobs: Arc<BlobStore>, catalog: Arc<dyn Catalog>, peers: Arc<dyn Peers>) -> Self {
-        Self { blobs, catalog, peers, uploads: Arc::default() }
+        Self { blobs, catalog, peers, uploads: Arc::default(), holding: Arc::default() }
     }
 
     /// Answers one request under `/v2/`, the OCI distribution API 1.1.
@@ -63,7 +68,8 @@ impl Registry {
         }
     }
 
-    /// Answers another server's request for `/shoal/v1/blobs/<digest>`: GET reads this server's own copy, PUT stores one.
+    /// Answers another server's request for `/shoal/v1/blobs/<digest>`: GET reads this server's own copy, HEAD keeps it for a
+    /// push that is under way if it is there, PUT stores one.
     ///
     /// The caller must have checked that a server of this cluster asks.
     pub async fn handle_peer(&self, request: Request<Body>) -> Response<Body> {
@@ -85,7 +91,7 @@ impl Registry {
             Route::Tags { name } => self.tags(&name, request.uri()).await,
             Route::Manifest { name, reference } => self.manifest(&name, &reference, request).await,
             Route::Referrers { name, digest } => self.referrers(&name, &digest, request.uri()).await,
-            Route::Blob { name, digest } => self.blob(&name, &digest, request).await,
+            Route::Blob { name, digest } => self.blob(&name, &digest, request, access).await,
             Route::StartUpload { name } => self.start_upload(&name, request).await,
             Route::Upload { name, session } => self.upload(&name, &session, request).await,
         }

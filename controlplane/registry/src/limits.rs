@@ -16,3 +16,7 @@ pub const UPLOAD_IDLE: Duration = Duration::from_secs(10 * 60);
 
 /// How many rows a listing gives when the client names no number, and at most.
 pub const PAGE: usize = 1000;
+
+/// A blob that no manifest names is kept for this long after it was last pushed or asked for by someone who pushes: the manifest that
+/// will name it may be under way.
+pub const UNNAMED_GRACE: Duration = Duration::from_secs(60 * 60);

@@ -98,18 +98,20 @@ impl Registry {
         response.body(respond::no_body()).map_err(|error| Problem::manifest_invalid(error.to_string()))
     }
 
-    /// All that a manifest names must have been pushed before it, so that an image that resolves can be pulled.
+    /// All that a manifest names must have been pushed before it and be on a second server, so that an image that resolves can be
+    /// pulled, whichever server is lost.
     async fn check_contents(&self, name: &str, manifest: &Value) -> Result<(), Problem> {
-        let layers = manifest["layers"].as_array().into_iter().flatten();
-        for descriptor in layers.chain(manifest.get("config")) {
+        let mut held = Vec::new();
+        for descriptor in manifest["layers"].as_array().into_iter().flatten().chain(manifest.get("config")) {
             let text =
                 descriptor["digest"].as_str().ok_or_else(|| Problem::manifest_invalid("a descriptor has no digest"))?;
             let digest = Digest::parse(text).map_err(|error| Problem::manifest_invalid(error.to_string()))?;
             // Layers with URLs of their own are not ours to hold.
-            if descriptor.get("urls").is_none() && self.local_blob(&digest).await?.is_none() {
-                return Err(Problem::manifest_blob_unknown(text));
+            if descriptor.get("urls").is_none() {
+                held.push(digest);
             }
         }
+        futures_util::future::try_join_all(held.iter().map(|digest| self.check_blob(digest))).await?;
         for descriptor in manifest["manifests"].as_array().into_iter().flatten() {
             let text =
                 descriptor["digest"].as_str().ok_or_else(|| Problem::manifest_invalid("a descriptor has no digest"))?;
@@ -118,6 +120,13 @@ impl Registry {
             }
         }
         Ok(())
+    }
+
+    async fn check_blob(&self, digest: &Digest) -> Result<(), Problem> {
+        if self.local_blob(digest).await?.is_none() || !self.hold(digest)? {
+            return Err(Problem::manifest_blob_unknown(&digest.to_string()));
+        }
+        self.replicate(digest).await
     }
 
     /// A tag is only untagged; a digest goes with all its tags.
@@ -188,7 +197,7 @@ fn media_type(manifest: &Value, said: Option<&str>) -> Result<String, Problem> {
 }
 
 /// The media type and the document of a stored manifest.
-fn split(record: &Bytes) -> (String, Bytes) {
+pub(crate) fn split(record: &Bytes) -> (String, Bytes) {
     let end = record.iter().position(|byte| *byte == b'\n').unwrap_or(0);
     let media_type = String::from_utf8_lossy(&record[..end]).into_owned();
     (media_type, record.slice((end + 1).min(record.len())..))

@@ -16,8 +16,8 @@ pub trait Peers: Send + Sync + 'static {
     /// A GET of `/shoal/v1/blobs/<digest>` at each of the others, until one answers 200.
     fn fetch(&self, digest: String) -> BoxFuture<'_, Option<Response<Body>>>;
 
-    /// A PUT of `/shoal/v1/blobs/<digest>` with the file at `path` to all others at once ([`Registry::file_body`] makes
-    /// the bodies); answers how many others there are and how many have it now.
+    /// A HEAD of `/shoal/v1/blobs/<digest>` at all others at once, and to those that do not have it a PUT with the file at `path`
+    /// ([`Registry::file_body`] makes the bodies); answers how many others there are and how many have it now.
     fn store(&self, digest: String, path: PathBuf) -> BoxFuture<'_, Copies>;
 }
 
@@ -66,7 +66,9 @@ impl Registry {
         Ok(self.blobs.get(digest))
     }
 
-    /// Copies a new blob to the other servers; fails unless it is on another disk, where there is another server.
+    /// Sees to it that the other servers have a blob that is here; fails unless it is on another disk, where there is another server.
+    ///
+    /// A blob that was here before may be here alone: the push that brought it may have failed at this very step.
     pub(crate) async fn replicate(&self, digest: &Digest) -> Result<(), Problem> {
         let path = self.blobs.get(digest).ok_or_else(|| Problem::blob_unknown(&digest.to_string()))?;
         let copies = self.peers.store(digest.to_string(), path).await;
@@ -81,6 +83,10 @@ impl Registry {
         let text = request.uri().path().strip_prefix("/shoal/v1/blobs/").ok_or_else(Problem::not_found)?;
         let digest = Digest::parse(text).map_err(|error| Problem::digest_invalid(error.to_string()))?;
         match *request.method() {
+            Method::HEAD => {
+                let status = if self.hold(&digest)? { StatusCode::OK } else { StatusCode::NOT_FOUND };
+                Ok(respond::empty(status).body(respond::no_body()).expect("the parts are valid"))
+            }
             Method::GET => match self.blobs.get(&digest) {
                 None => Err(Problem::blob_unknown(text)),
                 Some(path) => {
@@ -90,7 +96,7 @@ impl Registry {
                 }
             },
             Method::PUT => {
-                if self.blobs.get(&digest).is_none() {
+                if !self.hold(&digest)? {
                     let mut writer = self
                         .blobs
                         .writer()

@@ -6,16 +6,16 @@ use http::{Response, StatusCode, Uri, header};
 use serde_json::json;
 use shoal_link::http::Body;
 
-use crate::catalog::{manifests_prefix, tags_prefix};
+use crate::catalog::{MANIFESTS, manifests_prefix, tags_prefix};
 use crate::error::Problem;
 use crate::{Registry, limits, respond};
 
 impl Registry {
     pub(crate) async fn repositories(&self, uri: &Uri) -> Result<Response<Body>, Problem> {
-        let listed = self.catalog.list("manifests/".to_string()).await?;
+        let listed = self.catalog.list(MANIFESTS.to_string()).await?;
         let names: BTreeSet<String> = listed
             .iter()
-            .filter_map(|(key, _)| key.strip_prefix("manifests/")?.split_once('@'))
+            .filter_map(|(key, _)| key.strip_prefix(MANIFESTS)?.split_once('@'))
             .map(|(name, _)| name.to_string())
             .collect();
         let (names, next) = page(names, uri);

@@ -73,7 +73,8 @@ impl Registry {
         if let Some(text) = respond::query(request.uri(), "mount") {
             let digest = Digest::parse(&text).map_err(|error| Problem::digest_invalid(error.to_string()))?;
             // Blobs belong to the whole registry, so a mount is a look.
-            if self.local_blob(&digest).await?.is_some() {
+            if self.local_blob(&digest).await?.is_some() && self.hold(&digest)? {
+                self.replicate(&digest).await?;
                 return Ok(stored(name, &digest));
             }
         }

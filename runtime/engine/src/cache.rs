@@ -67,10 +67,24 @@ impl Cache {
     }
 
     fn path(&self, module: &str) -> PathBuf {
-        let name: String =
-            module.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' }).collect();
-        self.directory.join(format!("{name}.{}.cwasm", self.engine))
+        self.directory.join(format!("{}.{}.cwasm", file_name(module), self.engine))
     }
+}
+
+/// Removes the module's code, that of other engines' too. What is mapped from it stays as long as it is used.
+pub(crate) fn remove(directory: &Path, module: &str) -> io::Result<()> {
+    let prefix = format!("{}.", file_name(module));
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn file_name(module: &str) -> String {
+    module.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' }).collect()
 }
 
 /// What the MAC is of: the code, and for which module.
@@ -100,6 +114,24 @@ mod tests {
         std::fs::write(&path, b"evil").expect("written");
         assert!(cache.get("sha256:ab").is_none());
         assert!(!path.exists());
+        std::fs::remove_dir_all(folder).expect("removed");
+    }
+
+    #[test]
+    fn code_goes_with_its_module() {
+        let folder = std::env::temp_dir().join(format!("shoal-cache-removed-{}", std::process::id()));
+        let cache = Cache::open(&folder, &wasmtime::Engine::default()).expect("a cache");
+        for module in ["sha256:ab", "sha256:abc"] {
+            cache.put(module, b"code").expect("kept");
+        }
+        std::fs::write(folder.join("sha256-ab.0123.cwasm"), b"of another engine").expect("written");
+        remove(&folder, "sha256:ab").expect("removed");
+        remove(&folder, "sha256:ab").expect("there is nothing more to remove");
+        let mut left: Vec<_> =
+            std::fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").file_name()).collect();
+        left.sort();
+        assert_eq!(left.len(), 3, "the key, and code and MAC of the other module: {left:?}");
+        assert!(cache.get("sha256:abc").is_some());
         std::fs::remove_dir_all(folder).expect("removed");
     }
 }

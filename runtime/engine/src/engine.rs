@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use wasmtime::component::Linker as ComponentLinker;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, Linker as CoreLinker, PoolingAllocationConfig};
 
-use crate::cache::Cache;
+use crate::cache::{self, Cache};
 use crate::concurrent::{self, Concurrent};
 use crate::cpu::{self, Cpu};
 use crate::error::LoadError;
@@ -178,6 +178,16 @@ impl Engine {
             self.cpu.add(&made.engine);
             made
         }))
+    }
+
+    /// Removes the module's compiled code from the folder; what runs goes on. Blocks for a moment.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub fn forget(&self, digest: &str) -> std::io::Result<()> {
+        let Some(directory) = &self.cache_dir else { return Ok(()) };
+        cache::remove(directory, digest)?;
+        if self.has_concurrent_code() { cache::remove(&concurrent::folder(directory), digest) } else { Ok(()) }
     }
 
     fn loaded(&self, digest: &str) -> Option<Arc<Module>> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use wasmparser::{Encoding, Parser, Payload};
+use wasmparser::{Encoding, KnownCustom, Parser, Payload};
 
 /// What a module or component says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Description {
     pub exports: Vec<String>,
     /// The names that it imports, sorted: interfaces of a component, modules of a core module.
     pub imports: Vec<String>,
+    /// What made it: languages, compilers and tools with their versions, sorted; as its inmost modules say it, too.
+    pub producers: Vec<String>,
 }
 
 /// The bytes are no WebAssembly.
@@ -27,7 +29,7 @@ pub struct NotWasm(String);
 pub fn describe(wasm: &[u8]) -> Result<Description, NotWasm> {
     let not_wasm = |error: wasmparser::BinaryReaderError| NotWasm(error.message().to_string());
     let mut description = Description::default();
-    let (mut exports, mut imports) = (BTreeSet::new(), BTreeSet::new());
+    let (mut exports, mut imports, mut producers) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let mut depth = 0usize;
     for payload in Parser::new(0).parse_all(wasm) {
         match payload.map_err(not_wasm)? {
@@ -56,10 +58,22 @@ pub fn describe(wasm: &[u8]) -> Result<Description, NotWasm> {
                     exports.insert(export.map_err(not_wasm)?.name.name.to_string());
                 }
             }
+            Payload::CustomSection(section) => {
+                // What a tool wrote of itself and nobody needs to run it: one that cannot be read says nothing.
+                if let KnownCustom::Producers(fields) = section.as_known() {
+                    producers.extend(fields.into_iter().flatten().flat_map(|field| tools(&field)));
+                }
+            }
             _ => {}
         }
     }
-    Ok(Description { exports: exports.into_iter().collect(), imports: imports.into_iter().collect(), ..description })
+    let sorted = |names: BTreeSet<String>| names.into_iter().collect();
+    Ok(Description { exports: sorted(exports), imports: sorted(imports), producers: sorted(producers), ..description })
+}
+
+fn tools(field: &wasmparser::ProducersField<'_>) -> Vec<String> {
+    let values = field.values.clone().into_iter().flatten();
+    values.map(|value| format!("{} {}", value.name, value.version).trim_end().to_string()).collect()
 }
 
 impl Description {
@@ -71,6 +85,21 @@ impl Description {
             false => "wasip1",
             true if is_of("@0.3.") => "wasip3",
             true => "wasip2",
+        }
+    }
+
+    /// What a container of it is: `HTTP function`, `process` or `library`.
+    pub fn role(&self) -> &'static str {
+        let exports = |interface: &str| {
+            let is_it = |name: &String| name.strip_prefix(interface).is_some_and(|rest| rest.starts_with('@'));
+            self.exports.iter().any(is_it)
+        };
+        if exports("wasi:http/incoming-handler") || exports("wasi:http/handler") {
+            "HTTP function"
+        } else if exports("wasi:cli/run") || (!self.is_component && self.exports.iter().any(|name| name == "_start")) {
+            "process"
+        } else {
+            "library"
         }
     }
 
@@ -99,10 +128,12 @@ mod tests {
     fn a_component_is_told_by_its_exports() {
         let hello = describe(&example("hello")).expect("a component");
         assert!(hello.is_component);
-        assert_eq!(hello.os(), "wasip2");
+        assert_eq!((hello.os(), hello.role()), ("wasip2", "HTTP function"));
+        assert!(hello.producers.iter().any(|tool| tool.starts_with("rustc 1.")), "{:?}", hello.producers);
         assert!(hello.target().is_some_and(|target| target.starts_with("wasi:http/proxy@0.2.")), "{hello:?}");
         assert!(hello.imports.iter().any(|name| name.starts_with("wasi:http/types@0.2.")), "{hello:?}");
         let batch = describe(&example("batch")).expect("a component");
+        assert_eq!(batch.role(), "process");
         assert!(batch.target().is_some_and(|target| target.starts_with("wasi:cli/command@0.2.")), "{batch:?}");
     }
 
@@ -111,7 +142,8 @@ mod tests {
         // (module (import "wasi_snapshot_preview1" "x" (func)) (export "_start" (func 0)))
         let wasm = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x02\x1c\x01\x16wasi_snapshot_preview1\x01x\0\0\x07\x0a\x01\x06_start\0\0";
         let core = describe(wasm).expect("a module");
-        assert_eq!((core.is_component, core.os(), core.target()), (false, "wasip1", None));
+        assert_eq!((core.is_component, core.os(), core.target(), core.role()), (false, "wasip1", None, "process"));
+        assert_eq!(Description::default().role(), "library");
         assert_eq!(
             (core.imports, core.exports),
             (vec!["wasi_snapshot_preview1".to_string()], vec!["_start".to_string()])

@@ -5,9 +5,12 @@
 
 mod artifact;
 pub mod blobs;
+mod contents;
+mod credentials;
 mod describe;
 mod error;
 mod image;
+mod inventory;
 mod limits;
 mod manifest;
 pub mod media;
@@ -19,9 +22,12 @@ mod turns;
 
 pub use artifact::{Artifact, artifact};
 pub use blobs::{BlobStore, Digest};
+pub use contents::{Contents, Where, contents};
+pub use credentials::{Credential, Keyring};
 pub use describe::{Description, NotWasm, describe};
 pub use error::PullError;
 pub use image::{Image, PullPolicy};
+pub use inventory::Stored;
 pub use reference::{CLUSTER_REGISTRY, InvalidReference, Reference, Registry};
 pub use sources::{Body, BoxError, ClusterRegistry};
 pub use store::ImageStore;

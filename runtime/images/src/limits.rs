@@ -8,6 +8,9 @@ pub(crate) const DOCUMENT_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of a module.
 pub(crate) const MODULE_BYTES: u64 = 1024 * 1024 * 1024;
 
+/// How many credentials are remembered by which one image was had.
+pub(crate) const FINGERPRINTS: usize = 16;
+
 /// How long a remote registry may take to accept a connection.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 

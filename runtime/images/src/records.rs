@@ -20,10 +20,18 @@ pub(crate) struct Record {
     pub module: String,
     pub entrypoint: Vec<String>,
     pub environment: Vec<(String, String)>,
+    /// The fingerprints of the credentials with which the registry gave it, newest last; none if it gives it to everybody.
+    #[serde(default)]
+    pub credentials: Vec<String>,
 }
 
 /// The form that this code writes.
 pub(crate) const VERSION: u32 = 1;
+
+/// Reads a record of this form.
+pub(crate) fn read(bytes: &[u8]) -> Option<Record> {
+    serde_json::from_slice(bytes).ok().filter(|record: &Record| record.version == VERSION)
+}
 
 /// A folder with a file for each reference.
 #[derive(Debug, Clone)]
@@ -39,8 +47,7 @@ impl Records {
 
     /// What is known of `reference`; a file that cannot be read is as good as none.
     pub(crate) fn load(&self, reference: &str) -> Option<Record> {
-        let record: Record = serde_json::from_slice(&std::fs::read(self.path(reference)).ok()?).ok()?;
-        (record.version == VERSION && record.reference == reference).then_some(record)
+        read(&std::fs::read(self.path(reference)).ok()?).filter(|record| record.reference == reference)
     }
 
     /// Remembers `record`, durably, in place of an older one.
@@ -50,6 +57,25 @@ impl Records {
         file.as_file().sync_all()?;
         file.persist(self.path(&record.reference)).map_err(|error| error.error)?;
         std::fs::File::open(&self.directory)?.sync_all()
+    }
+
+    /// Everything that is known, in no order.
+    pub(crate) fn list(&self) -> io::Result<Vec<Record>> {
+        let mut records = Vec::new();
+        for entry in std::fs::read_dir(&self.directory)? {
+            // One that is removed meanwhile, or half-written, is none.
+            let Ok(bytes) = std::fs::read(entry?.path()) else { continue };
+            records.extend(read(&bytes));
+        }
+        Ok(records)
+    }
+
+    /// Forgets what is known of `reference`.
+    pub(crate) fn remove(&self, reference: &str) -> io::Result<()> {
+        match std::fs::remove_file(self.path(reference)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// A reference may be longer than a file's name.

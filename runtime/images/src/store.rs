@@ -12,21 +12,22 @@ use futures_util::StreamExt;
 use serde_json::Value;
 
 use crate::blobs::{BlobStore, Digest, StoreError};
+use crate::credentials::{Credential, Keyring};
 use crate::error::PullError;
 use crate::image::{Image, PullPolicy};
-use crate::limits::{DOCUMENT_BYTES, MODULE_BYTES};
+use crate::limits::{DOCUMENT_BYTES, FINGERPRINTS, MODULE_BYTES};
 use crate::manifest::{self, Descriptor, Document, Manifest, Settings};
 use crate::records::{self, Record, Records};
 use crate::reference::{Reference, Registry};
-use crate::sources::{Cluster, ClusterRegistry, Remote, SourceError, Sources};
+use crate::sources::{Cluster, ClusterRegistry, Remotes, Source, SourceError, Sources};
 use crate::turns::Turns;
 
 /// The images of this machine.
 pub struct ImageStore {
-    blobs: BlobStore,
-    records: Records,
+    pub(crate) blobs: BlobStore,
+    pub(crate) records: Records,
     sources: Sources,
-    turns: Turns,
+    pub(crate) turns: Turns,
 }
 
 impl ImageStore {
@@ -38,33 +39,40 @@ impl ImageStore {
         Ok(Self {
             blobs: BlobStore::open(directory.join("blobs"))?,
             records: Records::open(directory.join("resolved"))?,
-            sources: Sources { cluster: Cluster(cluster), remote: Remote::default() },
+            sources: Sources { cluster: Cluster(cluster), remotes: Remotes::default() },
             turns: Turns::default(),
         })
     }
 
-    /// The image that `text` names, fetched if `policy` or its absence asks for it.
+    /// The image that `text` names, fetched if `policy` or its absence asks for it, with what `keyring` has for its registry.
     ///
-    /// With [`PullPolicy::Always`] and no registry to be reached, what the tag was last resolved to is good enough: a worker
-    /// that is cut off goes on with what it has. Cancel safe: nothing half-fetched stays.
+    /// With [`PullPolicy::IfNotPresent`] what is here is good enough for everybody, as it always was with the kubelet, whoever had the
+    /// credentials to fetch it. With [`PullPolicy::Always`] the registry is asked each time, so that it decides who has the image;
+    /// where it cannot be reached, what is here is good enough for those with a credential by which it was had before: a worker that is
+    /// cut off goes on with what it has. Cancel safe: nothing half-fetched stays.
     ///
     /// # Errors
     /// [`PullError`].
-    pub async fn image(&self, text: &str, policy: PullPolicy) -> Result<Image, PullError> {
+    pub async fn image(&self, text: &str, policy: PullPolicy, keyring: &Keyring) -> Result<Image, PullError> {
         let reference = Reference::parse(text)?;
-        let must_resolve = policy == PullPolicy::Always && reference.digest.is_none();
+        // What a digest names never changes, but another registry may not give it to everybody.
+        let is_settled = reference.digest.is_some() && reference.registry == Registry::Cluster;
+        let must_resolve = policy == PullPolicy::Always && !is_settled;
         match self.known(&reference) {
-            Some(image) if !must_resolve => return Ok(image),
+            Some((image, _)) if !must_resolve => return Ok(image),
             None if policy == PullPolicy::Never => return Err(PullError::NeverPull { image: text.to_string() }),
             _ => {}
         }
         let _turn = self.turns.take(&reference.to_string()).await;
         let known = self.known(&reference);
-        if !must_resolve && let Some(image) = known {
+        if !must_resolve && let Some((image, _)) = known {
             return Ok(image);
         }
-        match (self.fetch(&reference).await, known) {
-            (Err(PullError::Unreachable { registry, reason, .. }), Some(image)) => {
+        let credentials = keyring.credentials(&reference);
+        match (self.fetch(&reference, &credentials, known.as_ref()).await, known) {
+            (Err(PullError::Unreachable { registry, reason, .. }), Some((image, known_by)))
+                if known_by.is_empty() || credentials.iter().any(|own| known_by.contains(&own.fingerprint())) =>
+            {
                 tracing::warn!(
                     image = text,
                     registry,
@@ -77,17 +85,43 @@ impl ImageStore {
         }
     }
 
-    /// What is here of the reference, whole.
-    fn known(&self, reference: &Reference) -> Option<Image> {
+    /// Fetches it with the first of the credentials that the registry takes; without any if there are none.
+    async fn fetch(
+        &self,
+        reference: &Reference,
+        credentials: &[&Credential],
+        known: Option<&(Image, Vec<String>)>,
+    ) -> Result<Image, PullError> {
+        let Some((last, others)) = credentials.split_last() else {
+            return self.fetch_as(reference, None, known).await;
+        };
+        for credential in others {
+            match self.fetch_as(reference, Some(credential), known).await {
+                Ok(image) => return Ok(image),
+                Err(error) => tracing::debug!(%error, "an image is not to be had with one of several credentials"),
+            }
+        }
+        self.fetch_as(reference, Some(last), known).await
+    }
+
+    /// What is here of the reference, whole, and by which credentials it was had.
+    fn known(&self, reference: &Reference) -> Option<(Image, Vec<String>)> {
         let record = self.records.load(&reference.to_string())?;
         let module = Digest::parse(&record.module).ok()?;
         let path = self.blobs.get(&module)?;
         let settings = Settings { entrypoint: record.entrypoint, environment: record.environment };
-        image(reference, Digest::parse(&record.digest).ok()?, module, path, settings, false).ok()
+        let image = image(reference, Digest::parse(&record.digest).ok()?, module, path, settings, false).ok()?;
+        Some((image, record.credentials))
     }
 
-    async fn fetch(&self, reference: &Reference) -> Result<Image, PullError> {
-        let fetch = Fetch { store: self, reference };
+    async fn fetch_as(
+        &self,
+        reference: &Reference,
+        credential: Option<&Credential>,
+        known: Option<&(Image, Vec<String>)>,
+    ) -> Result<Image, PullError> {
+        let source = self.sources.open(reference, credential).map_err(|error| refused(reference, error))?;
+        let fetch = Fetch { store: self, reference, source };
         let (digest, manifest) = fetch.manifest().await?;
         let config = match manifest.wanted_config() {
             Some(descriptor) => Some(fetch.document(descriptor).await?),
@@ -99,6 +133,8 @@ impl ImageStore {
         let module = layer.digest().map_err(|reason| fetch.broken(reason))?;
         let was_fetched = fetch.module(layer, &module).await?;
 
+        // Who had what the tag stood for before has not had this.
+        let known_by = known.filter(|(image, _)| image.digest == digest).map_or(&[][..], |(_, known_by)| known_by);
         let record = Record {
             version: records::VERSION,
             reference: reference.to_string(),
@@ -106,6 +142,7 @@ impl ImageStore {
             module: module.to_string(),
             entrypoint: settings.entrypoint.clone(),
             environment: settings.environment.clone(),
+            credentials: credential.map(|own| with(known_by, own.fingerprint())).unwrap_or_default(),
         };
         let records = self.records.clone();
         let saved = tokio::task::spawn_blocking(move || records.save(&record)).await;
@@ -127,10 +164,18 @@ fn image(
     Ok(Image { reference: reference.clone(), digest, module, path, size_bytes, entrypoint, environment, was_fetched })
 }
 
+/// The fingerprints that are known with one more, the newest of them.
+fn with(known: &[String], fingerprint: String) -> Vec<String> {
+    let others: Vec<&String> = known.iter().filter(|other| **other != fingerprint).collect();
+    let kept = others[others.len().saturating_sub(FINGERPRINTS - 1)..].iter().map(|other| (*other).clone());
+    kept.chain([fingerprint]).collect()
+}
+
 /// One wish, under way.
 struct Fetch<'a> {
     store: &'a ImageStore,
     reference: &'a Reference,
+    source: Source<'a>,
 }
 
 impl Fetch<'_> {
@@ -155,7 +200,7 @@ impl Fetch<'_> {
     /// A manifest; if `version` is a digest, it is the digest of what came.
     async fn verified(&self, version: &str) -> Result<(Digest, Bytes), PullError> {
         let document =
-            self.store.sources.manifest(self.reference, version).await.map_err(|error| self.refused(error))?;
+            self.source.manifest(&self.reference.repository, version).await.map_err(|error| self.refused(error))?;
         let digest = Digest::of(&document);
         if version.contains(':') && version != digest.to_string() {
             return Err(
@@ -169,7 +214,7 @@ impl Fetch<'_> {
     async fn document(&self, descriptor: &Descriptor) -> Result<Value, PullError> {
         let expected = descriptor.digest().map_err(|reason| self.broken(reason))?;
         let mut content =
-            self.store.sources.blob(self.reference, &expected).await.map_err(|error| self.refused(error))?;
+            self.source.blob(&self.reference.repository, &expected).await.map_err(|error| self.refused(error))?;
         let mut bytes = Vec::new();
         while let Some(chunk) = content.next().await {
             bytes.extend_from_slice(&chunk.map_err(|error| self.broken(format!("reading {expected}: {error}")))?);
@@ -193,7 +238,8 @@ impl Fetch<'_> {
         if layer.size > MODULE_BYTES {
             return Err(self.broken(format!("the module has {} bytes; at most {MODULE_BYTES} are taken", layer.size)));
         }
-        let mut content = self.store.sources.blob(self.reference, digest).await.map_err(|error| self.refused(error))?;
+        let mut content =
+            self.source.blob(&self.reference.repository, digest).await.map_err(|error| self.refused(error))?;
         let mut writer = self.store.blobs.writer().await.map_err(|error| self.disk(&error))?;
         while let Some(chunk) = content.next().await {
             let chunk = chunk.map_err(|error| self.broken(format!("reading {digest}: {error}")))?;
@@ -210,17 +256,7 @@ impl Fetch<'_> {
     }
 
     fn refused(&self, error: SourceError) -> PullError {
-        let image = self.reference.to_string();
-        let registry = match &self.reference.registry {
-            Registry::Cluster => "the cluster's registry".to_string(),
-            Registry::Remote(host) => host.clone(),
-        };
-        match error {
-            SourceError::Unreachable(reason) => PullError::Unreachable { image, registry, reason },
-            SourceError::NotFound => PullError::NotFound { image, registry },
-            SourceError::Denied(reason) => PullError::Denied { image, registry, reason },
-            SourceError::Failed(reason) => PullError::Broken { image, reason },
-        }
+        refused(self.reference, error)
     }
 
     fn broken(&self, reason: String) -> PullError {
@@ -229,5 +265,19 @@ impl Fetch<'_> {
 
     fn disk(&self, error: &dyn std::fmt::Display) -> PullError {
         PullError::Disk { image: self.reference.to_string(), reason: error.to_string() }
+    }
+}
+
+fn refused(reference: &Reference, error: SourceError) -> PullError {
+    let image = reference.to_string();
+    let registry = match &reference.registry {
+        Registry::Cluster => "the cluster's registry".to_string(),
+        Registry::Remote(host) => host.clone(),
+    };
+    match error {
+        SourceError::Unreachable(reason) => PullError::Unreachable { image, registry, reason },
+        SourceError::NotFound => PullError::NotFound { image, registry },
+        SourceError::Denied(reason) => PullError::Denied { image, registry, reason },
+        SourceError::Failed(reason) => PullError::Broken { image, reason },
     }
 }

@@ -7,13 +7,14 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::EVICTED;
-use super::pressure::Seen;
+use super::pressure::{Pressure, Seen};
 use super::rank::{self, Candidate};
 use super::signals::Signals;
 use super::storage;
 use super::threshold::{Readings, Signal, Thresholds};
 use crate::context::Context;
 use crate::disk_use::{self, Places, PodDisk};
+use crate::image_gc::collector;
 use crate::limits::{EVICTION_GRACE, EVICTION_PATIENCE, EVICTION_PERIOD};
 use crate::pod::observed::{Doom, Refusal};
 use crate::pod::spec;
@@ -93,10 +94,16 @@ pub async fn keep_watch(context: Arc<Context>, pods: Arc<Pods>, signals: Arc<dyn
     loop {
         ticks.tick().await;
         let active = pods.active();
-        let Some(look) = look(&context, &active, &signals).await else { continue };
+        let Some(mut look) = look_at(&context, &active, &signals).await else { continue };
         let now = Timestamp::now();
         let thresholds = &context.config.eviction_hard;
-        seen.note(&thresholds.met(&look.readings), now);
+        let met = thresholds.met(&look.readings);
+        seen.note(&met, now);
+        let is_disk_short = met.iter().any(|signal| Pressure::of(*signal) == Pressure::Disk);
+        // Images can be had again: they go before any pod does, and what they leave may be enough.
+        if is_disk_short && collector::remove_unused(&context, &pods).await > 0 {
+            look = look_at(&context, &active, &signals).await.unwrap_or(look);
+        }
         let transition = SignedDuration::from_secs(context.config.eviction_transition_s.cast_signed());
         let pressures = seen.pressures(transition, now);
         context.node_state.send_if_modified(|state| {
@@ -122,7 +129,7 @@ fn doom(eviction: &Eviction) -> Doom {
     Doom { refusal, grace: Some(EVICTION_GRACE), is_disruption: eviction.signal.is_some() }
 }
 
-async fn look(context: &Arc<Context>, pods: &[Arc<Pod>], signals: &Arc<dyn Signals>) -> Option<Look> {
+async fn look_at(context: &Arc<Context>, pods: &[Arc<Pod>], signals: &Arc<dyn Signals>) -> Option<Look> {
     let memory = pods.iter().map(|pod| (spec::uid(pod).to_owned(), context.usages.memory_of(spec::uid(pod)))).collect();
     let (context, pods, signals) = (Arc::clone(context), pods.to_vec(), Arc::clone(signals));
     let scan = tokio::task::spawn_blocking(move || {

@@ -1,4 +1,4 @@
-//! When the node ends a pod: it uses more disk than it may, or the node runs out of something.
+//! When the node ends a pod: it uses more disk than it may, or the node runs out of something. Unused images go before.
 //!
 //! [`storage`], [`threshold`], [`pressure`] and [`rank`] are pure; [`evictor`] looks at the node ([`signals`]), decides by
 //! them and tells the pod's worker. The rules and the texts are the kubelet's (Kubernetes, "Node-pressure Eviction").

@@ -74,7 +74,7 @@ pub fn secret_contents(secret: &Secret) -> BTreeMap<String, Vec<u8>> {
     secret.data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone())).collect()
 }
 
-/// Everything that the pod names, optional or not.
+/// Everything that the pod names, optional or not, but for [`pull_secrets`].
 pub fn references(pod: &Pod) -> BTreeSet<Reference> {
     let mut found = BTreeSet::new();
     for container in spec::every_container(pod) {
@@ -83,8 +83,17 @@ pub fn references(pod: &Pod) -> BTreeSet<Reference> {
     for volume in pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
         of_volume(volume, &mut found);
     }
+    found
+}
+
+/// The secrets with which the pod's images are pulled, in its order, each once. A pod starts without them where its images can be had.
+pub fn pull_secrets(pod: &Pod) -> Vec<Reference> {
+    let mut found: Vec<Reference> = Vec::new();
     for secret in pod.spec.iter().flat_map(|s| s.image_pull_secrets.iter().flatten()) {
-        add(&mut found, SourceKind::Secret, &secret.name);
+        let reference = Reference { kind: SourceKind::Secret, name: secret.name.clone() };
+        if !secret.name.is_empty() && !found.contains(&reference) {
+            found.push(reference);
+        }
     }
     found
 }

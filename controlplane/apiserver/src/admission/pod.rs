@@ -1,15 +1,16 @@
-//! Pods: the service account's name, and the tolerations that let a pod stay for a while on a node that is lost.
+//! Pods: the service account's name and pull secrets, and the tolerations that let a pod stay for a while on a node that is lost.
 
 use serde_json::{Value, json};
 use shoal_api::Status;
 
 use super::Admission;
-use crate::keys;
+use crate::{errors, keys, stored};
 
 /// How long a pod stays on a node that is not ready or not reachable, unless it says otherwise; as in Kubernetes.
 const TOLERATION_SECONDS: i64 = 300;
 
-/// Names the service account, and tolerates lost nodes for [`TOLERATION_SECONDS`].
+/// Names the service account, takes its pull secrets if the pod names none (Kubernetes: the plugin `ServiceAccount`), and
+/// tolerates lost nodes for [`TOLERATION_SECONDS`].
 ///
 /// # Errors
 /// 403 when the pod names a service account that does not exist.
@@ -20,13 +21,19 @@ pub(super) fn complete(admission: &Admission<'_>, pod: &mut Value) -> Result<(),
         .find_map(|field| spec.get(*field).and_then(Value::as_str).filter(|name| !name.is_empty()))
         .unwrap_or("default")
         .to_owned();
-    if account != "default"
-        && admission.view.get(&keys::object("core/serviceaccounts", admission.namespace, &account)).is_none()
-    {
+    let entry = admission.view.get(&keys::object("core/serviceaccounts", admission.namespace, &account));
+    if account != "default" && entry.is_none() {
         let namespace = admission.namespace.unwrap_or_default();
         let message =
             format!("error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found");
         return Err(Status::forbidden("", "pods", admission.name, &message));
+    }
+    let names_none = spec.get("imagePullSecrets").and_then(Value::as_array).is_none_or(Vec::is_empty);
+    if let Some(entry) = entry.filter(|_| names_none) {
+        let mut object = stored::decode(&entry.value, entry.modified).map_err(|error| errors::corrupt(&error))?;
+        if let Some(secrets) = object.get_mut("imagePullSecrets").map(Value::take).filter(Value::is_array) {
+            spec.insert("imagePullSecrets".to_owned(), secrets);
+        }
     }
     spec.insert("serviceAccountName".to_owned(), account.clone().into());
     spec.insert("serviceAccount".to_owned(), account.into());

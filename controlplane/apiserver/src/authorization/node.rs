@@ -54,7 +54,7 @@ fn pods(view: &View, node: &str, attributes: &Attributes, name: &str) -> impl It
         // The claim of an ephemeral volume has no name of its own in the pod.
         let name = if attributes.resource == "persistentvolumeclaims" { "" } else { name };
         let needles = [format!("\"{node}\""), if name.is_empty() { String::new() } else { format!("\"{name}\"") }];
-        let needles = needles.each_ref().map(|needle| Finder::new(needle));
+        let needles = needles.each_ref().map(Finder::new);
         let prefix = keys::collection("core/pods", Some(&attributes.namespace));
         let entries = view.range(&prefix, None).map(|(_, entry)| entry);
         entries.filter(|entry| needles.iter().all(|needle| needle.find(&entry.value).is_some())).cloned().collect()

@@ -182,6 +182,25 @@ async fn a_node_gets_tokens_for_its_own_pods_and_their_audiences_only() {
 }
 
 #[tokio::test]
+async fn a_pod_that_names_no_pull_secret_has_those_of_its_account() {
+    let api = Api::start().await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let account = |name: &str, secrets: Value| json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}, "imagePullSecrets": secrets});
+    api.create(accounts, account("web", json!([{"name": "a"}, {"name": "b"}]))).await;
+    api.create(accounts, account("plain", json!([]))).await;
+    for (name, account, own, expected) in [
+        ("one", "web", json!([]), json!([{"name": "a"}, {"name": "b"}])),
+        ("two", "web", json!([{"name": "c"}]), json!([{"name": "c"}])),
+        ("three", "plain", json!([{"name": "c"}]), json!([{"name": "c"}])),
+    ] {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
+            "serviceAccountName": account, "imagePullSecrets": own, "containers": [{"name": "c", "image": "hello:1"}]}});
+        let made = api.create("/api/v1/namespaces/default/pods", pod).await;
+        assert_eq!(made["spec"]["imagePullSecrets"], expected, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_user_may_act_as_another_if_allowed_to() {
     let api = Api::start().await;
     let acting = [("impersonate-user", "jane"), ("content-type", "application/json")];

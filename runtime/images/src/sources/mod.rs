@@ -10,9 +10,10 @@ use http::Response;
 use http_body_util::combinators::BoxBody;
 
 use crate::blobs::Digest;
+use crate::credentials::Credential;
 use crate::reference::{Reference, Registry};
 pub(crate) use cluster::Cluster;
-pub(crate) use remote::Remote;
+pub(crate) use remote::{Remote, Remotes};
 
 /// What can go wrong on the way.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -47,23 +48,43 @@ pub(crate) enum SourceError {
 /// Every registry.
 pub(crate) struct Sources {
     pub cluster: Cluster,
-    pub remote: Remote,
+    pub remotes: Remotes,
 }
 
 impl Sources {
-    /// The manifest that the reference's version names, or, if `version` is given, another one of its repository. Not verified.
-    pub(crate) async fn manifest(&self, reference: &Reference, version: &str) -> Result<Bytes, SourceError> {
+    /// The registry of `reference`, as one who has this credential sees it; the cluster's own asks for none.
+    pub(crate) fn open(
+        &self,
+        reference: &Reference,
+        credential: Option<&Credential>,
+    ) -> Result<Source<'_>, SourceError> {
         match &reference.registry {
-            Registry::Cluster => self.cluster.manifest(&reference.repository, version).await,
-            Registry::Remote(host) => self.remote.manifest(host, &reference.repository, version).await,
+            Registry::Cluster => Ok(Source::Cluster(&self.cluster)),
+            Registry::Remote(host) => self.remotes.open(host, credential).map(Source::Remote),
+        }
+    }
+}
+
+/// One registry.
+pub(crate) enum Source<'a> {
+    Cluster(&'a Cluster),
+    Remote(Remote),
+}
+
+impl Source<'_> {
+    /// The manifest of a repository that a tag or digest names. Not verified.
+    pub(crate) async fn manifest(&self, repository: &str, version: &str) -> Result<Bytes, SourceError> {
+        match self {
+            Self::Cluster(cluster) => cluster.manifest(repository, version).await,
+            Self::Remote(remote) => remote.manifest(repository, version).await,
         }
     }
 
-    /// A blob of the reference's repository.
-    pub(crate) async fn blob(&self, reference: &Reference, digest: &Digest) -> Result<Content, SourceError> {
-        match &reference.registry {
-            Registry::Cluster => self.cluster.blob(&reference.repository, digest).await,
-            Registry::Remote(host) => self.remote.blob(host, &reference.repository, digest).await,
+    /// A blob of a repository.
+    pub(crate) async fn blob(&self, repository: &str, digest: &Digest) -> Result<Content, SourceError> {
+        match self {
+            Self::Cluster(cluster) => cluster.blob(repository, digest).await,
+            Self::Remote(remote) => remote.blob(repository, digest).await,
         }
     }
 }

@@ -11,59 +11,80 @@ use oci_client::secrets::RegistryAuth;
 
 use super::{BoxError, Content, SourceError};
 use crate::blobs::Digest;
+use crate::credentials::Credential;
 use crate::limits::{CONNECT_TIMEOUT, DOCUMENT_BYTES, READ_TIMEOUT};
 use crate::media;
 
-/// Clients, made when they are first needed: most workers never ask another registry.
+/// Clients of those who have no credential, made when they are first needed: most workers never ask another registry.
 #[derive(Default)]
-pub(crate) struct Remote {
+pub(crate) struct Remotes {
     encrypted: OnceLock<oci_client::Client>,
     plain: OnceLock<oci_client::Client>,
 }
 
+impl Remotes {
+    /// The registry at `host`.
+    ///
+    /// A client keeps the tokens that it got, so whoever has a credential has a client of their own: nobody is let in on another's.
+    pub(crate) fn open(&self, host: &str, credential: Option<&Credential>) -> Result<Remote, SourceError> {
+        let host = host.to_string();
+        let (place, protocol) = match is_this_machine(&host) {
+            true => (&self.plain, ClientProtocol::Http),
+            false => (&self.encrypted, ClientProtocol::Https),
+        };
+        if let Some(Credential { username, password }) = credential {
+            let login = RegistryAuth::Basic(username.clone(), password.clone());
+            return Ok(Remote { client: client(protocol)?, login, host });
+        }
+        let client = match place.get() {
+            Some(client) => client.clone(),
+            None => {
+                let made = client(protocol)?;
+                place.get_or_init(|| made).clone()
+            }
+        };
+        Ok(Remote { client, login: RegistryAuth::Anonymous, host })
+    }
+}
+
+fn client(protocol: ClientProtocol) -> Result<oci_client::Client, SourceError> {
+    // An error means that the process has chosen a provider already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let config = ClientConfig {
+        protocol,
+        connect_timeout: Some(CONNECT_TIMEOUT),
+        read_timeout: Some(READ_TIMEOUT),
+        user_agent: concat!("shoal/", env!("CARGO_PKG_VERSION")),
+        ..ClientConfig::default()
+    };
+    oci_client::Client::try_from(config)
+        .map_err(|error| SourceError::Failed(format!("no TLS client can be made: {error}")))
+}
+
+/// One registry, as one user or nobody.
+pub(crate) struct Remote {
+    client: oci_client::Client,
+    login: RegistryAuth,
+    host: String,
+}
+
 impl Remote {
-    pub(crate) async fn manifest(&self, host: &str, repository: &str, version: &str) -> Result<Bytes, SourceError> {
-        let image = name(host, repository, version);
-        let (document, _) = self
-            .client(host)?
-            .pull_manifest_raw(&image, &RegistryAuth::Anonymous, &media::MANIFESTS)
-            .await
-            .map_err(failed)?;
+    pub(crate) async fn manifest(&self, repository: &str, version: &str) -> Result<Bytes, SourceError> {
+        let image = name(&self.host, repository, version);
+        let (document, _) =
+            self.client.pull_manifest_raw(&image, &self.login, &media::MANIFESTS).await.map_err(failed)?;
         if document.len() > DOCUMENT_BYTES {
             return Err(SourceError::Failed(format!("the manifest has more than {DOCUMENT_BYTES} bytes")));
         }
         Ok(document)
     }
 
-    pub(crate) async fn blob(&self, host: &str, repository: &str, digest: &Digest) -> Result<Content, SourceError> {
+    pub(crate) async fn blob(&self, repository: &str, digest: &Digest) -> Result<Content, SourceError> {
         let digest = digest.to_string();
-        let image = name(host, repository, &digest);
-        let client = self.client(host)?;
-        client.store_auth_if_needed(image.resolve_registry(), &RegistryAuth::Anonymous).await;
-        let blob = client.pull_blob_stream(&image, digest.as_str()).await.map_err(failed)?;
+        let image = name(&self.host, repository, &digest);
+        self.client.store_auth_if_needed(image.resolve_registry(), &self.login).await;
+        let blob = self.client.pull_blob_stream(&image, digest.as_str()).await.map_err(failed)?;
         Ok(blob.stream.map_err(BoxError::from).boxed())
-    }
-
-    fn client(&self, host: &str) -> Result<&oci_client::Client, SourceError> {
-        let (place, protocol) = match is_this_machine(host) {
-            true => (&self.plain, ClientProtocol::Http),
-            false => (&self.encrypted, ClientProtocol::Https),
-        };
-        if let Some(client) = place.get() {
-            return Ok(client);
-        }
-        // An error means that the process has chosen a provider already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let config = ClientConfig {
-            protocol,
-            connect_timeout: Some(CONNECT_TIMEOUT),
-            read_timeout: Some(READ_TIMEOUT),
-            user_agent: concat!("shoal/", env!("CARGO_PKG_VERSION")),
-            ..ClientConfig::default()
-        };
-        let client = oci_client::Client::try_from(config)
-            .map_err(|error| SourceError::Failed(format!("no TLS client can be made: {error}")))?;
-        Ok(place.get_or_init(|| client))
     }
 }
 
@@ -91,7 +112,9 @@ fn name(host: &str, repository: &str, version: &str) -> oci_client::Reference {
 fn failed(error: OciDistributionError) -> SourceError {
     match error {
         OciDistributionError::RequestError(error) => SourceError::Unreachable(chain(&error)),
-        OciDistributionError::UnauthorizedError { .. } => SourceError::Denied("it wants credentials".to_string()),
+        OciDistributionError::UnauthorizedError { .. } => {
+            SourceError::Denied("it wants credentials, or others than those of imagePullSecrets".to_string())
+        }
         OciDistributionError::AuthenticationFailure(reason) => SourceError::Denied(reason),
         OciDistributionError::ServerError { code: 404, .. } => SourceError::NotFound,
         OciDistributionError::ServerError { code: 401 | 403, message, .. } => SourceError::Denied(message),
@@ -128,7 +151,8 @@ mod tests {
     #[tokio::test]
     async fn a_name_that_does_not_resolve_is_a_failure_and_no_panic() {
         // With the first request by HTTPS the process's TLS provider is chosen.
-        let error = Remote::default().manifest("registry.invalid", "hello", "1").await.expect_err("no such host");
+        let registry = Remotes::default().open("registry.invalid", None).expect("a client");
+        let error = registry.manifest("hello", "1").await.expect_err("no such host");
         assert!(matches!(error, SourceError::Unreachable(_) | SourceError::Failed(_)), "{error:?}");
     }
 

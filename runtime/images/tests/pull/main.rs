@@ -1,90 +1,32 @@
-//! Pulling from registries that answer, lie, or are not there.
+//! Pulling from registries that answer, lie, want a password, or are not there.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+mod private;
+mod shelf;
 
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use serde_json::json;
-use shoal_images::{Body, BoxError, ClusterRegistry, Digest, ImageStore, PullError, PullPolicy, artifact, media};
+use shoal_images::{Digest, Keyring, PullError, PullPolicy, media};
 
-/// A registry in memory: what is under each path.
-#[derive(Default)]
-struct Shelf {
-    contents: Mutex<BTreeMap<String, Bytes>>,
-    is_gone: AtomicBool,
-    blobs_sent: AtomicUsize,
-}
-
-impl Shelf {
-    fn put(&self, path: &str, content: &[u8]) {
-        self.contents.lock().expect("a lock").insert(path.to_string(), Bytes::copy_from_slice(content));
-    }
-
-    /// Stores a module as `push` would; answers the digest of its manifest.
-    fn push(&self, name: &str, tag: &str, wasm: &[u8]) -> Digest {
-        let made = artifact(wasm).expect("an artifact");
-        self.put(&format!("/v2/{name}/blobs/{}", made.module_digest), wasm);
-        self.put(&format!("/v2/{name}/blobs/{}", made.config_digest), &made.config);
-        for version in [tag, &made.manifest_digest.to_string()] {
-            self.put(&format!("/v2/{name}/manifests/{version}"), &made.manifest);
-        }
-        made.manifest_digest
-    }
-
-    fn answer(&self, path: &str) -> Response<Body> {
-        let content = self.contents.lock().expect("a lock").get(path).cloned();
-        if path.contains("/blobs/") {
-            self.blobs_sent.fetch_add(1, Ordering::Relaxed);
-        }
-        let (status, content) =
-            content.map_or((StatusCode::NOT_FOUND, Bytes::new()), |content| (StatusCode::OK, content));
-        let mut response = Response::new(Full::new(content).map_err(|never| match never {}).boxed());
-        *response.status_mut() = status;
-        response
-    }
-}
-
-impl ClusterRegistry for Shelf {
-    fn get(&self, path: &str, accept: &str) -> BoxFuture<'_, Result<Response<Body>, BoxError>> {
-        assert!(!accept.is_empty());
-        let path = path.to_string();
-        Box::pin(async move {
-            tokio::task::yield_now().await;
-            if self.is_gone.load(Ordering::Relaxed) {
-                Err("no server is connected".into())
-            } else {
-                Ok(self.answer(&path))
-            }
-        })
-    }
-}
-
-/// The least module, with some bytes of its own.
-fn module(content: u8) -> Vec<u8> {
-    [b"\0asm\x01\0\0\0\x00\x03\x01x".as_slice(), &[content]].concat()
-}
-
-fn store(folder: &Path, shelf: &Arc<Shelf>) -> ImageStore {
-    ImageStore::open(folder, shelf.clone()).expect("a store")
-}
+use shelf::{Shelf, listen, module, store};
 
 #[tokio::test]
 async fn an_image_is_fetched_once_and_found_again_by_the_next_process() {
     let folder = tempfile::tempdir().expect("a folder");
     let shelf = Arc::new(Shelf::default());
     let digest = shelf.push("team/hello", "1", &module(1));
-    let image = store(folder.path(), &shelf).image("team/hello:1", PullPolicy::IfNotPresent).await.expect("an image");
+    let image = store(folder.path(), &shelf)
+        .image("team/hello:1", PullPolicy::IfNotPresent, &Keyring::default())
+        .await
+        .expect("an image");
     assert_eq!(image.image_id(), format!("team/hello@{digest}"));
     assert_eq!(std::fs::read(&image.path).expect("a file"), module(1));
     assert!(image.was_fetched);
     shelf.is_gone.store(true, Ordering::Relaxed);
     for policy in [PullPolicy::IfNotPresent, PullPolicy::Never, PullPolicy::Always] {
-        let again = store(folder.path(), &shelf).image("team/hello:1", policy).await.expect("an image");
+        let again =
+            store(folder.path(), &shelf).image("team/hello:1", policy, &Keyring::default()).await.expect("an image");
         assert_eq!((again.was_fetched, again.path), (false, image.path.clone()));
     }
 }
@@ -98,9 +40,11 @@ async fn many_who_want_one_module_share_a_download() {
     }
     let store = store(folder.path(), &shelf);
     let names = ["a", "b", "c", "a", "b", "c:latest"];
-    let images = futures_util::future::try_join_all(names.map(|name| store.image(name, PullPolicy::IfNotPresent)))
-        .await
-        .expect("images");
+    let nobody = Keyring::default();
+    let images =
+        futures_util::future::try_join_all(names.map(|name| store.image(name, PullPolicy::IfNotPresent, &nobody)))
+            .await
+            .expect("images");
     assert_eq!(shelf.blobs_sent.load(Ordering::Relaxed), 1);
     assert_eq!(images.iter().filter(|image| image.was_fetched).count(), 1);
     assert!(images.iter().all(|image| image.path == images[0].path));
@@ -112,7 +56,7 @@ async fn a_tag_that_moved_is_seen_by_always_and_not_by_if_not_present() {
     let shelf = Arc::new(Shelf::default());
     let store = store(folder.path(), &shelf);
     let first = shelf.push("hello", "1", &module(1));
-    let of = async |text: &str, policy| store.image(text, policy).await.expect("an image");
+    let of = async |text: &str, policy| store.image(text, policy, &Keyring::default()).await.expect("an image");
     assert_eq!(of("hello:1", PullPolicy::Always).await.digest, first);
     let second = shelf.push("hello", "1", &module(2));
     assert_eq!(of("hello:1", PullPolicy::IfNotPresent).await.digest, first);
@@ -128,7 +72,7 @@ async fn each_failure_names_the_image_and_the_cause() {
     let shelf = Arc::new(Shelf::default());
     let store = store(folder.path(), &shelf);
     let failure = async |text: &str, policy| {
-        let error = store.image(text, policy).await.expect_err("no image");
+        let error = store.image(text, policy, &Keyring::default()).await.expect_err("no image");
         (error.reason(), error.to_string())
     };
     let (reason, message) = failure("Hello:1", PullPolicy::Always).await;
@@ -156,16 +100,17 @@ async fn a_registry_that_sends_other_bytes_is_not_believed() {
     let module_digest = Digest::of(&module(1));
     for content in [module(2), [module(1), module(1)].concat(), b"\0asm".to_vec()] {
         shelf.put(&format!("/v2/hello/blobs/{module_digest}"), &content);
-        let error = store.image("hello:1", PullPolicy::Always).await.expect_err("no image");
+        let error = store.image("hello:1", PullPolicy::Always, &Keyring::default()).await.expect_err("no image");
         assert!(matches!(error, PullError::Broken { .. }), "{error}");
     }
     shelf.put(&format!("/v2/hello/manifests/{digest}"), b"{\"schemaVersion\":2}");
-    let error = store.image(&format!("hello@{digest}"), PullPolicy::Always).await.expect_err("no image");
+    let error =
+        store.image(&format!("hello@{digest}"), PullPolicy::Always, &Keyring::default()).await.expect_err("no image");
     assert!(error.to_string().contains("in place of"), "{error}");
     // Nothing of all this stays.
-    assert!(store.image("hello:1", PullPolicy::Never).await.is_err());
+    assert!(store.image("hello:1", PullPolicy::Never, &Keyring::default()).await.is_err());
     shelf.push("hello", "1", &module(1));
-    assert!(store.image("hello:1", PullPolicy::Always).await.is_ok());
+    assert!(store.image("hello:1", PullPolicy::Always, &Keyring::default()).await.is_ok());
 }
 
 #[tokio::test]
@@ -180,7 +125,7 @@ async fn an_index_leads_to_its_wasm_image_and_a_container_image_is_named_for_wha
         json!({"schemaVersion": 2, "manifests": [entry(&other, "linux", "amd64"), entry(&wasm, "wasip2", "wasm")]})
             .to_string();
     shelf.put("/v2/hello/manifests/1", index.as_bytes());
-    let image = store.image("hello:1", PullPolicy::Always).await.expect("an image");
+    let image = store.image("hello:1", PullPolicy::Always, &Keyring::default()).await.expect("an image");
     assert_eq!((image.digest, image.module), (Digest::of(index.as_bytes()), Digest::of(&module(1))));
 
     let config = json!({"os": "linux", "architecture": "amd64", "config": {}}).to_string();
@@ -192,29 +137,8 @@ async fn an_index_leads_to_its_wasm_image_and_a_container_image_is_named_for_wha
     let manifest =
         json!({"schemaVersion": 2, "config": descriptor(media::IMAGE_CONFIG, &config_digest), "layers": layers});
     shelf.put("/v2/nginx/manifests/latest", manifest.to_string().as_bytes());
-    let error = store.image("nginx", PullPolicy::Always).await.expect_err("no image");
+    let error = store.image("nginx", PullPolicy::Always, &Keyring::default()).await.expect_err("no image");
     assert_eq!(error.to_string(), "nginx:latest: the image is not WebAssembly: it is for linux/amd64");
-}
-
-/// Serves `shelf` by plain HTTP on this machine; answers its port.
-async fn listen(shelf: Arc<Shelf>) -> u16 {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let shelf = shelf.clone();
-            let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-                let mut response = shelf.answer(request.uri().path());
-                if request.uri().path() == "/v2/" {
-                    *response.status_mut() = StatusCode::OK;
-                }
-                async move { Ok::<_, std::convert::Infallible>(response) }
-            });
-            let stream = hyper_util::rt::TokioIo::new(stream);
-            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(stream, service));
-        }
-    });
-    port
 }
 
 #[tokio::test]
@@ -224,13 +148,59 @@ async fn another_registry_on_this_machine_is_asked_by_plain_http() {
     let store = store(folder.path(), &cluster);
     let port = listen(remote.clone()).await;
     let digest = remote.push("team/hello", "1", &module(7));
-    let image =
-        store.image(&format!("localhost:{port}/team/hello:1"), PullPolicy::IfNotPresent).await.expect("an image");
+    let image = store
+        .image(&format!("localhost:{port}/team/hello:1"), PullPolicy::IfNotPresent, &Keyring::default())
+        .await
+        .expect("an image");
     assert_eq!(image.image_id(), format!("localhost:{port}/team/hello@{digest}"));
     assert_eq!(std::fs::read(&image.path).expect("a file"), module(7));
-    let error =
-        store.image(&format!("localhost:{port}/nothing:1"), PullPolicy::IfNotPresent).await.expect_err("no image");
+    let error = store
+        .image(&format!("localhost:{port}/nothing:1"), PullPolicy::IfNotPresent, &Keyring::default())
+        .await
+        .expect_err("no image");
     assert!(matches!(error, PullError::NotFound { .. }), "{error}");
-    let error = store.image("localhost:1/nothing:1", PullPolicy::IfNotPresent).await.expect_err("no image");
+    let error = store
+        .image("localhost:1/nothing:1", PullPolicy::IfNotPresent, &Keyring::default())
+        .await
+        .expect_err("no image");
     assert!(matches!(error, PullError::Unreachable { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_here_is_listed_and_what_is_removed_is_fetched_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let shelf = Arc::new(Shelf::default());
+    let store = Arc::new(store(folder.path(), &shelf));
+    let (first, second) = (shelf.push("hello", "1", &module(1)), shelf.push("other", "1", &module(2)));
+    shelf.push("hello", "2", &module(1));
+    for name in ["hello:1", "hello:2", "other:1"] {
+        store.image(name, PullPolicy::IfNotPresent, &Keyring::default()).await.expect("an image");
+    }
+    let mut listed = store.list().await.expect("a list");
+    listed.sort_by(|a, b| a.references.cmp(&b.references));
+    let told: Vec<_> =
+        listed.iter().map(|one| (&one.module, one.size_bytes, &one.references, &one.image_ids)).collect();
+    assert_eq!(
+        told,
+        [
+            (
+                &Digest::of(&module(1)),
+                module(1).len() as u64,
+                &vec!["hello:1".to_string(), "hello:2".to_string()],
+                &vec![format!("hello@{first}")]
+            ),
+            (
+                &Digest::of(&module(2)),
+                module(2).len() as u64,
+                &vec!["other:1".to_string()],
+                &vec![format!("other@{second}")]
+            ),
+        ]
+    );
+    store.remove(&Digest::of(&module(1))).await.expect("removed");
+    assert_eq!(store.list().await.expect("a list").len(), 1);
+    assert!(store.image("hello:1", PullPolicy::Never, &Keyring::default()).await.is_err());
+    assert!(store.image("other:1", PullPolicy::Never, &Keyring::default()).await.is_ok());
+    let again = store.image("hello:1", PullPolicy::IfNotPresent, &Keyring::default()).await.expect("an image");
+    assert!(again.was_fetched);
 }

@@ -1,0 +1,108 @@
+//! What a manifest holds, for those who only look at it.
+
+use crate::blobs::Digest;
+use crate::manifest::{self, Descriptor, Document, Manifest};
+use crate::media;
+
+/// What is under a tag or digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contents {
+    /// What kind of image it is, in a few words, such as `Wasm artifact`.
+    pub kind: &'static str,
+    /// The bytes of everything that it names directly.
+    pub size_bytes: u64,
+    /// Where the module is.
+    pub module: Where,
+}
+
+/// Where the module of an image is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Where {
+    /// It is this blob.
+    Blob(Digest),
+    /// It is in the image with this digest, which is the one for WebAssembly.
+    Manifest(Digest),
+    /// There is none that could be run; this is there instead.
+    Nowhere(String),
+}
+
+/// Reads a manifest or index.
+///
+/// # Errors
+/// A sentence: it is neither.
+pub fn contents(document: &[u8]) -> Result<Contents, String> {
+    Ok(match manifest::read(document)? {
+        Document::Manifest(manifest) => {
+            let module = manifest.module(None).and_then(Descriptor::digest);
+            let size_bytes = sum(manifest.config.iter().chain(&manifest.layers).map(|part| part.size));
+            Contents { kind: kind(&manifest), size_bytes, module: module.map_or_else(Where::Nowhere, Where::Blob) }
+        }
+        Document::Index(entries) => {
+            let chosen = manifest::choose(&entries).and_then(Descriptor::digest);
+            let size_bytes = sum(entries.iter().map(|entry| entry.descriptor.size));
+            Contents { kind: "index", size_bytes, module: chosen.map_or_else(Where::Nowhere, Where::Manifest) }
+        }
+    })
+}
+
+fn sum(sizes: impl Iterator<Item = u64>) -> u64 {
+    sizes.fold(0, u64::saturating_add)
+}
+
+fn kind(manifest: &Manifest) -> &'static str {
+    let config = manifest.config.as_ref().map(|config| config.media_type.as_str()).unwrap_or_default();
+    let has_module = manifest.layers.iter().any(|layer| media::MODULES.contains(&layer.media_type.as_str()));
+    match config {
+        media::WASM_CONFIG => "Wasm artifact",
+        media::SPIN_CONFIG => "Spin application",
+        media::IMAGE_CONFIG | media::DOCKER_CONFIG if has_module => "Wasm image",
+        media::IMAGE_CONFIG | media::DOCKER_CONFIG => "container image",
+        _ if has_module => "bare module",
+        _ => "artifact",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn row(media_type: &str, size: u64) -> Value {
+        json!({"mediaType": media_type, "digest": Digest::of(media_type.as_bytes()).to_string(), "size": size})
+    }
+
+    fn of(document: &Value) -> Contents {
+        contents(document.to_string().as_bytes()).expect("a manifest")
+    }
+
+    #[test]
+    fn kinds_are_told_by_the_configuration_and_the_layers() {
+        let tar = "application/vnd.oci.image.layer.v1.tar+gzip";
+        for (config, layer, kind) in [
+            (media::WASM_CONFIG, media::WASM, "Wasm artifact"),
+            (media::SPIN_CONFIG, media::MODULES[1], "Spin application"),
+            (media::IMAGE_CONFIG, media::MODULES[3], "Wasm image"),
+            (media::IMAGE_CONFIG, tar, "container image"),
+            ("application/vnd.oci.empty.v1+json", media::WASM, "bare module"),
+            ("application/vnd.oci.empty.v1+json", "text/plain", "artifact"),
+        ] {
+            let found = of(&json!({"schemaVersion": 2, "config": row(config, 2), "layers": [row(layer, 40)]}));
+            assert_eq!((found.kind, found.size_bytes), (kind, 42));
+            let is_module = media::MODULES.contains(&layer);
+            assert_eq!(found.module == Where::Blob(Digest::of(layer.as_bytes())), is_module, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn an_index_leads_to_the_image_for_wasm() {
+        let mut entry = row("x", 7);
+        entry["platform"] = json!({"os": "wasip2", "architecture": "wasm"});
+        let found = of(&json!({"schemaVersion": 2, "manifests": [entry.clone()]}));
+        assert_eq!((found.kind, found.size_bytes), ("index", 7));
+        assert_eq!(found.module, Where::Manifest(Digest::of(b"x")));
+        entry["platform"] = json!({"os": "linux", "architecture": "amd64"});
+        let found = of(&json!({"schemaVersion": 2, "manifests": [entry]})).module;
+        assert!(matches!(&found, Where::Nowhere(why) if why.contains("linux/amd64")), "{found:?}");
+    }
+}
