@@ -11,7 +11,11 @@ apiVersion: v1
 kind: Pod
 metadata: {name: relay, labels: {app: relay}}
 spec:
-  containers: [{name: main, image: 'hello:1', ports: [{name: http, containerPort: 8080}]}]
+  containers:
+  - name: main
+    image: hello:1
+    ports: [{name: http, containerPort: 8080}]
+    env: [{name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
 ---
 apiVersion: v1
 kind: Service

@@ -44,15 +44,16 @@ pub fn exit_codes_and_restarts_are_reported(cluster: &mut Cluster) -> anyhow::Re
 pub fn a_container_s_own_rules_restart_it(cluster: &mut Cluster) -> anyhow::Result<()> {
     cluster.shoal(&["push", &example("unruly", "unruly.wasm").to_string_lossy(), "unruly:1"])?;
     let kubectl = &cluster.kubectl;
-    let pod = |name: &str, code: u8, own: &str| {
+    // WASI 0.2 makes each failure an exit code of 1.
+    let pod = |name: &str, value: u8, own: &str| {
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  restartPolicy: Never\n  terminationGracePeriodSeconds: 1\n  \
-             containers:\n  - name: main\n    image: unruly:1\n    args: [exit, '{code}']\n    {own}\n    \
-             restartPolicyRules: [{{action: Restart, exitCodes: {{operator: In, values: [3]}}}}]\n---\n"
+             containers:\n  - name: main\n    image: unruly:1\n    args: [exit, '1']\n    {own}\n    \
+             restartPolicyRules: [{{action: Restart, exitCodes: {{operator: In, values: [{value}]}}}}]\n---\n"
         )
     };
     let own = "restartPolicy: Never";
-    kubectl.ok_with(&["apply", "-f", "-"], &(pod("tries-again", 3, own) + &pod("gives-up", 1, own)))?;
+    kubectl.ok_with(&["apply", "-f", "-"], &(pod("tries-again", 1, own) + &pod("gives-up", 3, own)))?;
     let state = |pod: &str, path: &str| kubectl.ok(&["get", "pod", pod, "-o", &format!("jsonpath={{.status.{path}}}")]);
     eventually("the rule decides", PATIENCE, || {
         ensure!(state("gives-up", "phase")? == "Failed", "phase");

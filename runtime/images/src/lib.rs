@@ -18,6 +18,8 @@ mod records;
 mod reference;
 mod sources;
 mod store;
+#[cfg(feature = "fuzzing")]
+pub mod targets;
 mod turns;
 
 pub use artifact::{Artifact, artifact};

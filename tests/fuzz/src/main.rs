@@ -4,6 +4,7 @@
 //! add up; there is no coverage to guide it. An input that makes a target panic is written into the corpus, from where every later run
 //! replays it.
 
+mod images;
 mod streams;
 
 use std::io::Write;
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
 
 /// Every target.
 fn all() -> impl Iterator<Item = &'static Target> {
-    targets::ALL.iter().chain(streams::ALL)
+    targets::ALL.iter().chain(streams::ALL).chain(images::ALL)
 }
 
 fn corpus(target: &Target) -> PathBuf {
