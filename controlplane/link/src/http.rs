@@ -11,7 +11,6 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::BoxBody;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt;
 
 use crate::connection::{Connection, ConnectionLost, Stream, StreamKind};
 use crate::{limits, tasks};
@@ -77,29 +76,25 @@ where
         async { Ok::<_, Infallible>(answer.await) }
     });
     let unwanted = stream.unwanted();
-    let served = hyper::server::conn::http1::Builder::new()
+    let mut connection = hyper::server::conn::http1::Builder::new()
         .keep_alive(false)
         .half_close(true)
-        .serve_connection(TokioIo::new(stream), service)
-        .without_shutdown();
+        .serve_connection(TokioIo::new(stream), service);
     // A watch that has nothing to say writes nothing, and would not notice that nobody listens any more.
-    tokio::select! {
+    let served = tokio::select! {
         biased;
-        served = served => match served {
-            Ok(parts) => linger(parts.io.into_inner()).await,
-            Err(error) => tracing::debug!(%error, "a request on a stream broke off"),
-        },
-        () = unwanted => {}
+        served = &mut connection => served,
+        () = unwanted => return,
+    };
+    match served {
+        Ok(()) => linger(connection.into_parts().io.into_inner()).await,
+        Err(error) => tracing::debug!(%error, "a request on a stream broke off"),
     }
 }
 
-/// Ends our direction, then reads what the other side still sends of its request: to refuse it would break the answer on its way.
+/// Reads what the other side still sends of its request: to refuse it would break the answer on its way. Our direction has ended:
+/// that is left to hyper, which without it takes an answer for sent that it still holds.
 async fn linger(mut stream: Stream) {
-    let reading = async {
-        // It fails only when the other side has gone.
-        if stream.shutdown().await.is_ok() {
-            let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
-        }
-    };
-    let _ = tokio::time::timeout(limits::LINGER, reading).await;
+    // It fails only when the other side has gone.
+    let _ = tokio::time::timeout(limits::LINGER, tokio::io::copy(&mut stream, &mut tokio::io::sink())).await;
 }
