@@ -64,45 +64,23 @@ pub(crate) fn body_error(error: &BoxError) -> Error {
 
 /// A body that a guest writes, for us to read.
 pub(crate) fn from_guest(body: WasiBody) -> Body {
-    FromGuest(Mutex::new(body)).boxed()
+    FromGuest { body: Mutex::new(body), _over: None }.boxed()
 }
 
 /// As [`from_guest`], and a future that ends with the body.
 pub(crate) fn from_guest_until(body: WasiBody) -> (Body, impl Future<Output = ()>) {
     let (over, is_over) = oneshot::channel::<()>();
-    let body = Until { body: FromGuest(Mutex::new(body)), _over: over };
+    let body = FromGuest { body: Mutex::new(body), _over: Some(over) };
     // Nothing is ever sent.
     (body.boxed(), is_over.map(drop))
 }
 
-/// A body whose end is waited for.
-struct Until {
-    body: FromGuest,
-    _over: oneshot::Sender<()>,
-}
-
-impl http_body::Body for Until {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<std::result::Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 /// Makes a body `Sync`, which ours must be and a guest's is not; the lock is never contended.
-struct FromGuest(Mutex<WasiBody>);
+struct FromGuest {
+    body: Mutex<WasiBody>,
+    /// Goes with the body, for whoever waits for its end.
+    _over: Option<oneshot::Sender<()>>,
+}
 
 impl http_body::Body for FromGuest {
     type Data = Bytes;
@@ -112,15 +90,15 @@ impl http_body::Body for FromGuest {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<std::result::Result<Frame<Bytes>, BoxError>>> {
-        let body = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let body = self.body.get_mut().unwrap_or_else(PoisonError::into_inner);
         Pin::new(body).poll_frame(context).map_err(|error| error.to_string().into())
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_end_stream()
+        self.body.lock().unwrap_or_else(PoisonError::into_inner).is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).size_hint()
+        self.body.lock().unwrap_or_else(PoisonError::into_inner).size_hint()
     }
 }

@@ -14,7 +14,7 @@ pub enum PullError {
         /// The reference.
         image: String,
     },
-    /// No registry answered. What is known of the image, if anything, is all there is for now.
+    /// No registry answered. What is known of the image, if anything, is all there is until one does.
     #[error("{image}: {registry} cannot be reached: {reason}")]
     Unreachable {
         /// The reference.

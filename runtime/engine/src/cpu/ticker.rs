@@ -1,6 +1,6 @@
 //! The epochs: compiled code looks at a counter, which a thread raises every millisecond while any guest runs.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +10,6 @@ pub(super) const TICK: Duration = Duration::from_millis(1);
 /// Raises the epoch of the engines while guests run, and rests while none does.
 pub(crate) struct Ticker {
     running: AtomicUsize,
-    over: AtomicBool,
     thread: std::thread::Thread,
     engines: Mutex<Vec<wasmtime::EngineWeak>>,
 }
@@ -25,7 +24,6 @@ impl Ticker {
         })?;
         let ticker = Arc::new(Self {
             running: AtomicUsize::new(0),
-            over: AtomicBool::new(false),
             thread: handle.thread().clone(),
             engines: Mutex::new(engines),
         });
@@ -56,7 +54,6 @@ impl Ticker {
 
 impl Drop for Ticker {
     fn drop(&mut self) {
-        self.over.store(true, Ordering::Release);
         self.thread.unpark();
     }
 }
