@@ -250,6 +250,7 @@ pub fn grants(
         cpu_request_millis: request(definition, "cpu", |q| u32::try_from(q.millis()).ok()).unwrap_or_default(),
         outbound: Arc::new(PodOutbound {
             namespace: spec::namespace(pod).to_owned(),
+            address,
             allowed: AllowedHosts::of(pod),
             network: Arc::clone(&context.network),
             outside: context.outside.clone(),

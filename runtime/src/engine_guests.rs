@@ -311,6 +311,7 @@ mod tests {
             cpu_request_millis: 0,
             outbound: Arc::new(PodOutbound {
                 namespace: "default".to_owned(),
+                address: None,
                 allowed: AllowedHosts::default(),
                 network: crate::test_network::network(),
                 outside: Outside::default(),

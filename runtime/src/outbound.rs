@@ -1,6 +1,6 @@
 //! A guest's outgoing requests: to Services and pods through the network, to the outside where the pod's policy allows it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
 use http::header::HOST;
@@ -19,6 +19,8 @@ use crate::outbound_policy::AllowedHosts;
 pub struct PodOutbound {
     /// The pod's namespace.
     pub namespace: String,
+    /// The pod's own address.
+    pub address: Option<IpAddr>,
     /// What its annotation grants.
     pub allowed: AllowedHosts,
     /// The pods' network.
@@ -70,8 +72,9 @@ impl PodOutbound {
                 self.network.call_service(&name, port, request).await.map_err(failed)
             }
             Destination::Pod(address) => {
-                let is_own = self.network.table().is_pod_of(&self.namespace, address);
-                if !permitted(&host) && !is_own && !self.network.local().contains(address) {
+                // As for sockets: itself, the pods of its namespace's Services, and what is granted.
+                let is_own = self.address == Some(address) || self.network.table().is_pod_of(&self.namespace, address);
+                if !is_own && !permitted(&host) && !permitted(&address.to_string()) {
                     return Err(OutboundError::Denied(host));
                 }
                 self.network.call_pod(SocketAddr::new(address, port), request).await.map_err(failed)
@@ -234,6 +237,36 @@ mod tests {
         assert!(distrustful.tls.set(TlsConnector::from(Arc::new(config))).is_ok());
         let refused = get(&distrustful, address.port()).await;
         assert!(matches!(&refused, Err(OutboundError::Refused(why)) if why.contains("certificate")), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn a_pod_of_the_own_node_is_reached_like_one_of_another() {
+        let network = crate::test_network::network();
+        let [own, neighbour]: [IpAddr; 2] = [[10, 64, 0, 2].into(), [10, 64, 0, 3].into()];
+        network.local().add(own);
+        network.local().add(neighbour);
+        let node = shoal_network::NodeNetwork {
+            node: "w1".into(),
+            first: [10, 64, 0, 0].into(),
+            last: [10, 64, 0, 255].into(),
+        };
+        network.set_table(shoal_network::Table::new(Vec::new(), []).with_networks([node]));
+        let ask = async |grants: &str, to: IpAddr| {
+            let outbound = PodOutbound {
+                namespace: "shop".to_owned(),
+                address: Some(own),
+                allowed: AllowedHosts::parse(grants),
+                network: Arc::clone(&network),
+                outside: Outside::default(),
+                names: PodNames::default(),
+            };
+            let body = Empty::new().map_err(|never| match never {}).boxed();
+            let request = Request::get(format!("http://{to}:80/")).body(body).expect("a request");
+            outbound.route(request).await.expect_err("nobody listens there")
+        };
+        assert!(matches!(ask("", neighbour).await, OutboundError::Denied(_)));
+        assert!(matches!(ask("10.64.0.3", neighbour).await, OutboundError::Refused(_)));
+        assert!(matches!(ask("", own).await, OutboundError::Refused(_)));
     }
 
     #[test]

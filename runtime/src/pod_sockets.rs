@@ -183,6 +183,7 @@ mod tests {
         network.local().add(own);
         let outbound = PodOutbound {
             namespace: "shop".to_owned(),
+            address: Some(own),
             allowed: AllowedHosts::parse(allowed),
             network: Arc::clone(network),
             outside: Outside::default(),
