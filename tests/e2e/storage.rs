@@ -173,6 +173,8 @@ pub fn a_directory_of_the_node_needs_the_worker_s_leave(cluster: &mut Cluster) -
     let path = |below: &str| format!("hostPath: {{path: {}/{below}, type: DirectoryOrCreate}}", host.display());
     kubectl.ok_with(&["apply", "-f", "-"], &journal("denied", "x", false, &path("a"), ""))?;
     is_field(kubectl, &["pod", "denied"], ".status.reason", "UnsupportedPodSpec")?;
+    let row = kubectl.ok(&["get", "pod", "denied", "--no-headers"])?;
+    ensure!(row.split_whitespace().nth(2) == Some("UnsupportedPodSpec"), "kubectl get shows {row:?}");
     says(kubectl, "denied", "UnsupportedPodSpec", "spec.volumes[0].hostPath.path")?;
     says(kubectl, "denied", "UnsupportedPodSpec", "--allow-host-path")?;
     ensure!(!host.join("a").exists(), "what is denied was made");

@@ -237,6 +237,11 @@ impl Life {
         let status = pod_status(&self.pod, &self.observed, HOST, self.now);
         let conditions = status.conditions.clone().unwrap_or_default();
         let condition = |name: &str| conditions.iter().find(|c| c.type_ == name).map(|c| c.status.clone());
+        assert_eq!(
+            status.container_statuses.is_none(),
+            self.observed.refusal.is_some(),
+            "who never runs has no containers"
+        );
         let statuses = status.container_statuses.clone().unwrap_or_default();
         let all_ready = statuses.iter().all(|s| s.ready);
         for (name, seen) in &self.observed.containers {

@@ -38,6 +38,9 @@ pub fn pod_status(pod: &Pod, observed: &Observed, host_address: &str, now: Times
     let failure = observed.refusal.as_ref().or(observed.doom.as_ref().map(|doom| &doom.refusal));
     let address = observed.address.map(|a| a.to_string()).filter(|_| observed.refusal.is_none());
     let conditions = conditions(pod, observed, phase, &statuses, &init_statuses, now);
+    // A pod that is never run has no containers to speak of: clients would show that they wait, and not why it failed.
+    let shown = |statuses: Vec<ContainerStatus>| observed.refusal.is_none().then_some(statuses);
+    let shown_if_any = |statuses: Vec<ContainerStatus>| shown(statuses).filter(|statuses| !statuses.is_empty());
     PodStatus {
         phase: Some(phase.name().to_owned()),
         reason: failure.map(|f| f.reason.clone()),
@@ -48,9 +51,9 @@ pub fn pod_status(pod: &Pod, observed: &Observed, host_address: &str, now: Times
         pod_ips: address.clone().map(|ip| vec![PodIP { ip }]),
         pod_ip: address,
         start_time: observed.started_at.map(Time),
-        container_statuses: Some(statuses),
-        init_container_statuses: (!init_statuses.is_empty()).then_some(init_statuses),
-        ephemeral_container_statuses: (!ephemeral_statuses.is_empty()).then_some(ephemeral_statuses),
+        container_statuses: shown(statuses),
+        init_container_statuses: shown_if_any(init_statuses),
+        ephemeral_container_statuses: shown_if_any(ephemeral_statuses),
         observed_generation: pod.metadata.generation,
         ..PodStatus::default()
     }
