@@ -4,11 +4,10 @@
 //! other nodes still send are answered until the function refuses them. A process's connections and datagrams go through
 //! queues in memory: nobody else of this machine can reach them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 
@@ -46,7 +45,7 @@ pub enum LocalTarget {
 }
 
 /// One pod of this node.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct LocalPod {
     ports: BTreeMap<u16, LocalTarget>,
     datagrams: BTreeMap<u16, DatagramQueue>,
@@ -56,10 +55,10 @@ struct LocalPod {
 /// The ports that are given to those who do not say which.
 const EPHEMERAL: std::ops::RangeInclusive<u16> = 32_768..=60_999;
 
-/// The pods of this node by address. Cheap to read and to clone, copied when it changes.
+/// The pods of this node by address. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct LocalPods {
-    pods: Arc<ArcSwap<BTreeMap<IpAddr, LocalPod>>>,
+    pods: Arc<RwLock<HashMap<IpAddr, LocalPod>>>,
 }
 
 impl LocalPods {
@@ -72,49 +71,42 @@ impl LocalPods {
 
     /// Lets `target` answer at the pod's port.
     pub fn listen(&self, address: SocketAddr, target: &LocalTarget) {
-        self.change(|pods| {
-            pods.entry(address.ip()).or_default().ports.insert(address.port(), target.clone());
-        });
+        self.change(|pods| pods.entry(address.ip()).or_default().ports.insert(address.port(), target.clone()));
     }
 
     /// Nothing answers at this port any more.
     pub fn close(&self, address: SocketAddr) {
-        self.change(|pods| {
-            if let Some(pod) = pods.get_mut(&address.ip()) {
-                pod.ports.remove(&address.port());
-            }
-        });
+        self.change(|pods| pods.get_mut(&address.ip()).and_then(|pod| pod.ports.remove(&address.port())));
     }
 
     /// Takes the connections to a pod's port, as long as the answer lives; with `only_own`, those of the pod itself. None
     /// if something listens there already.
     pub fn listen_for_streams(&self, address: SocketAddr, only_own: bool) -> Option<StreamPort> {
         let (port, target) = StreamPort::new(self.clone(), address, only_own);
-        let mut is_taken = false;
-        self.change(|pods| {
+        let is_free = self.change(|pods| {
             let ports = &mut pods.entry(address.ip()).or_default().ports;
-            is_taken = ports.contains_key(&address.port());
-            if !is_taken {
-                ports.insert(address.port(), LocalTarget::Process(target.clone()));
+            let is_free = !ports.contains_key(&address.port());
+            if is_free {
+                ports.insert(address.port(), LocalTarget::Process(target));
             }
+            is_free
         });
-        (!is_taken).then_some(port)
+        is_free.then_some(port)
     }
 
     /// Takes the datagrams to a pod's port, as long as the answer lives; port 0 is any that is free. None if there is none.
     pub fn bind(&self, address: SocketAddr) -> Option<DatagramPort> {
         let (mut port, queue) = DatagramPort::new(self.clone(), address);
-        let mut bound = None;
-        self.change(|pods| {
+        let bound = self.change(|pods| {
             let ports = &mut pods.entry(address.ip()).or_default().datagrams;
             let wanted = match address.port() {
                 0 => EPHEMERAL.into_iter().find(|port| !ports.contains_key(port)),
                 port => Some(port).filter(|port| !ports.contains_key(port)),
             };
-            bound = wanted;
             if let Some(port) = wanted {
-                ports.insert(port, queue.clone());
+                ports.insert(port, queue);
             }
+            wanted
         });
         port.address.set_port(bound?);
         Some(port)
@@ -123,22 +115,18 @@ impl LocalPods {
     /// The process listens here no more, unless another one does meanwhile.
     pub(crate) fn close_streams(&self, address: SocketAddr, own: &ProcessPort) {
         self.change(|pods| {
-            if let Some(pod) = pods.get_mut(&address.ip())
-                && matches!(pod.ports.get(&address.port()), Some(LocalTarget::Process(port)) if port.is_same(own))
-            {
-                pod.ports.remove(&address.port());
-            }
+            let ports = &mut pods.get_mut(&address.ip())?.ports;
+            let is_own = matches!(ports.get(&address.port())?, LocalTarget::Process(port) if port.is_same(own));
+            is_own.then(|| ports.remove(&address.port()))
         });
     }
 
     /// As [`LocalPods::close_streams`].
     pub(crate) fn unbind(&self, address: SocketAddr, own: &DatagramQueue) {
         self.change(|pods| {
-            if let Some(pod) = pods.get_mut(&address.ip())
-                && pod.datagrams.get(&address.port()).is_some_and(|queue| queue.is_same(own))
-            {
-                pod.datagrams.remove(&address.port());
-            }
+            let queues = &mut pods.get_mut(&address.ip())?.datagrams;
+            let is_own = queues.get(&address.port())?.is_same(own);
+            is_own.then(|| queues.remove(&address.port()))
         });
     }
 
@@ -153,37 +141,36 @@ impl LocalPods {
 
     /// The address is free.
     pub fn remove(&self, address: IpAddr) {
-        self.change(|pods| {
-            pods.remove(&address);
-        });
+        self.change(|pods| pods.remove(&address));
     }
 
     /// Whether the address is of a pod of this node.
     pub fn contains(&self, address: IpAddr) -> bool {
-        self.pods.load().contains_key(&address)
+        self.look(address, |_| Some(())).is_some()
     }
 
     /// Whether it is a pod of this node that stops.
     pub fn is_stopping(&self, address: IpAddr) -> bool {
-        self.pods.load().get(&address).is_some_and(|pod| pod.is_stopping)
+        self.look(address, |pod| Some(pod.is_stopping)).unwrap_or_default()
     }
 
     /// What answers at this address and port.
     pub fn target(&self, address: SocketAddr) -> Option<LocalTarget> {
-        self.pods.load().get(&address.ip())?.ports.get(&address.port()).cloned()
+        self.look(address.ip(), |pod| pod.ports.get(&address.port()).cloned())
     }
 
     /// Who takes the datagrams to this address and port.
     pub(crate) fn queue(&self, address: SocketAddr) -> Option<DatagramQueue> {
-        self.pods.load().get(&address.ip())?.datagrams.get(&address.port()).cloned()
+        self.look(address.ip(), |pod| pod.datagrams.get(&address.port()).cloned())
     }
 
-    fn change(&self, mut change: impl FnMut(&mut BTreeMap<IpAddr, LocalPod>)) {
-        self.pods.rcu(|pods| {
-            let mut pods = BTreeMap::clone(pods);
-            change(&mut pods);
-            pods
-        });
+    fn look<T>(&self, address: IpAddr, what: impl FnOnce(&LocalPod) -> Option<T>) -> Option<T> {
+        self.pods.read().unwrap_or_else(PoisonError::into_inner).get(&address).and_then(what)
+    }
+
+    /// What `change` takes out comes back and is dropped by the caller: a port that goes may close others here.
+    fn change<T>(&self, change: impl FnOnce(&mut HashMap<IpAddr, LocalPod>) -> T) -> T {
+        change(&mut self.pods.write().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
