@@ -58,7 +58,7 @@ pub fn place(pod: &Pod, cluster: &Snapshot) -> Result<NodeName, Unschedulable> {
     let nodes = cluster.nodes.len();
     let refuse = |because| Unschedulable { nodes, reasons: BTreeMap::new(), because: Some(because) };
     let claimed = cluster.storage.claimed(pod).map_err(refuse)?;
-    let is_used = |claim: &_| cluster.nodes.values().any(|state| state.claims.contains(claim));
+    let is_used = |claim: &_| cluster.nodes.values().any(|state| state.claims.contains_key(claim));
     if claimed.exclusive.iter().any(is_used) {
         return Err(refuse(IN_USE.to_owned()));
     }

@@ -40,7 +40,7 @@ fn pods_of_one_owner_spread_over_the_nodes() {
     for index in 0..4 {
         let pod = pod(&format!("p{index}"), "100m");
         let name = placed(&pod, &cluster);
-        cluster.add(&pod, &name);
+        cluster.add(&Arc::new(pod), &name);
         names.push(name);
     }
     assert_eq!(names, ["a", "b", "a", "b"]);
@@ -83,7 +83,7 @@ fn a_host_port_is_had_once_on_a_node() {
         let ports = json!([{"containerPort": 80, "hostPort": 8080, "hostIP": ip, "protocol": protocol}]);
         pod.spec.as_mut().expect("it has one").containers[0].ports = serde_json::from_value(ports).expect("ports");
         let name = placed(&pod, &cluster);
-        cluster.add(&pod, &name);
+        cluster.add(&Arc::new(pod), &name);
         name
     };
     let full = "0/2 nodes are available: 2 node(s) didn't have free ports for the requested pod ports.";
@@ -115,7 +115,7 @@ proptest! {
                     prop_assert!(left[index] >= *cpu);
                     left[index] -= cpu;
                     count[index] += 1;
-                    cluster.add(&pod, &name.0);
+                    cluster.add(&Arc::new(pod), &name.0);
                 }
                 Err(_) => prop_assert!(!fits),
             }

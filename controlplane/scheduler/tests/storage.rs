@@ -106,7 +106,7 @@ fn a_claim_for_one_pod_is_given_to_one_pod() {
     single.spec.as_mut().expect("it has one").access_modes = Some(vec!["ReadWriteOncePod".to_owned()]);
     let mut cluster = cluster(vec![Arc::new(single)], vec![volume("v", "late", "1Gi", "a")]);
     assert_eq!(placed(&pod("p", &["data"]), &cluster), "a");
-    cluster.add(&pod("p", &["data"]), "a");
+    cluster.add(&Arc::new(pod("p", &["data"])), "a");
     let expected = "0/2 nodes are available: node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode.";
     assert_eq!(placed(&pod("q", &["data"]), &cluster), expected);
 }

@@ -1,6 +1,6 @@
 //! The scheduler's loop: pods without a node are placed as soon as they appear, and again when something makes room.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,8 +28,12 @@ struct Scheduler {
     client: Client,
     observed: Observed,
     recorder: Recorder,
+    /// The cluster as far as `pods` and `nodes` have told, with what is assumed and awaiting.
+    cluster: Snapshot,
+    /// What the storage in `cluster` was made from.
+    storage: Option<[u64; 3]>,
     /// Pods that want a node and were not looked at yet.
-    new: BTreeMap<ObjectKey, Arc<Pod>>,
+    new: Waiting,
     /// Pods that no node can take at present.
     refused: BTreeMap<ObjectKey, Arc<Pod>>,
     /// Pods that were placed, as long as the cache does not show it: by uid, with the pod and the node.
@@ -37,6 +41,13 @@ struct Scheduler {
     /// Pods whose node was chosen and whose claims get their volumes there, with the node: their room is kept for them.
     awaiting: BTreeMap<ObjectKey, (Arc<Pod>, String)>,
     writes: FuturesUnordered<BoxFuture<'static, Written>>,
+}
+
+/// Pods that wait for their turn: who is oldest comes first.
+#[derive(Default)]
+struct Waiting {
+    pods: BTreeMap<ObjectKey, Arc<Pod>>,
+    order: BTreeSet<(Option<Timestamp>, ObjectKey)>,
 }
 
 /// What became of a write.
@@ -57,7 +68,9 @@ pub(crate) async fn run(client: Client, observed: Observed, recorder: Recorder) 
         client,
         observed,
         recorder,
-        new: BTreeMap::new(),
+        cluster: Snapshot::default(),
+        storage: None,
+        new: Waiting::default(),
         refused: BTreeMap::new(),
         assumed: BTreeMap::new(),
         awaiting: BTreeMap::new(),
@@ -90,14 +103,19 @@ pub(crate) async fn run(client: Client, observed: Observed, recorder: Recorder) 
 
 impl Scheduler {
     fn look_at_all(&mut self) {
-        self.new.clear();
+        self.new = Waiting::default();
         self.refused.clear();
         self.awaiting.clear();
         let present = self.observed.pods.snapshot();
+        self.cluster = Snapshot::new([], present.values().cloned());
+        self.storage = None;
         self.assumed.retain(|uid, (pod, _)| {
             let now = present.get(&key_of(&**pod));
             now.is_some_and(|now| now.metadata.uid.as_ref() == Some(uid) && wants_node(now))
         });
+        for (pod, node) in self.assumed.values() {
+            self.cluster.add(pod, node);
+        }
         for (key, pod) in &present {
             self.consider(key.clone(), pod.clone());
         }
@@ -112,7 +130,8 @@ impl Scheduler {
             self.retry_refused();
         }
         self.new.remove(&key);
-        self.awaiting.remove(&key);
+        self.give_up_awaiting(&key);
+        self.count(update);
         let refused = self.refused.remove(&key);
         match &update.current {
             Some(pod) if wants_node(pod) => match refused {
@@ -123,55 +142,68 @@ impl Scheduler {
                 _ => self.consider(key, pod.clone()),
             },
             _ => {
-                let uid = known.metadata.uid.as_deref().unwrap_or_default();
-                self.assumed.remove(uid);
+                self.assumed.remove(uid_of(known));
             }
         }
     }
 
+    /// Counts what is shown of a pod, unless it is known already where it goes.
+    fn count(&mut self, update: &Update<Pod>) {
+        if let Some(pod) = &update.previous {
+            let is_other = update.current.as_ref().is_none_or(|current| uid_of(current) != uid_of(pod));
+            if is_other {
+                self.assumed.remove(uid_of(pod));
+                self.cluster.remove(pod);
+            }
+        }
+        if let Some(pod) = &update.current
+            && (has_node(pod) || !self.assumed.contains_key(uid_of(pod)))
+        {
+            self.cluster.observe(pod);
+        }
+    }
+
     fn consider(&mut self, key: ObjectKey, pod: Arc<Pod>) {
-        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        if wants_node(&pod) && !self.assumed.contains_key(uid) {
+        if wants_node(&pod) && !self.assumed.contains_key(uid_of(&pod)) {
             self.new.insert(key, pod);
         }
     }
 
     fn retry_refused(&mut self) {
-        self.new.append(&mut self.refused);
-        let awaiting = std::mem::take(&mut self.awaiting);
-        self.new.extend(awaiting.into_iter().map(|(key, (pod, _))| (key, pod)));
+        for (key, pod) in std::mem::take(&mut self.refused) {
+            self.new.insert(key, pod);
+        }
+        for (key, (pod, _)) in std::mem::take(&mut self.awaiting) {
+            self.cluster.remove(&pod);
+            self.new.insert(key, pod);
+        }
+    }
+
+    fn give_up_awaiting(&mut self, key: &ObjectKey) {
+        if let Some((pod, _)) = self.awaiting.remove(key) {
+            self.cluster.remove(&pod);
+        }
     }
 
     fn place_new(&mut self) {
         if self.new.is_empty() || self.writes.len() >= IN_FLIGHT {
             return;
         }
-        let nodes = self.observed.nodes.snapshot();
-        let pods = self.observed.pods.snapshot();
-        let mut cluster = Snapshot::new(nodes.values().cloned(), pods.values().cloned()).with_storage(self.storage());
-        for (pod, node) in self.assumed.values().chain(self.awaiting.values()) {
-            if pods.get(&key_of(&**pod)).is_none_or(|shown| !has_node(shown)) {
-                cluster.add(pod, node);
-            }
-        }
-        let mut waiting: Vec<(ObjectKey, Arc<Pod>)> = std::mem::take(&mut self.new).into_iter().collect();
-        waiting.sort_by_key(|(_, pod)| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
-        for (key, pod) in waiting {
-            if self.writes.len() >= IN_FLIGHT {
-                self.new.insert(key, pod);
-                continue;
-            }
-            match place(&pod, &cluster) {
+        self.cluster.set_nodes(self.observed.nodes.snapshot().values().cloned());
+        self.look_at_storage();
+        while self.writes.len() < IN_FLIGHT
+            && let Some((key, pod)) = self.new.first()
+        {
+            match place(&pod, &self.cluster) {
                 Ok(node) => {
-                    cluster.add(&pod, &node.0);
-                    let open = cluster.storage().open_claims(&pod);
+                    self.cluster.add(&pod, &node.0);
+                    let open = self.cluster.storage().open_claims(&pod);
                     if !open.is_empty() {
                         self.select_node(&pod, open, &node.0);
                         self.awaiting.insert(key, (pod, node.0));
                         continue;
                     }
-                    let uid = pod.metadata.uid.clone().unwrap_or_default();
-                    self.assumed.insert(uid.clone(), (pod.clone(), node.0.clone()));
+                    self.assumed.insert(uid_of(&pod).to_owned(), (pod.clone(), node.0.clone()));
                     self.writes.push(Box::pin(bind(self.client.clone(), self.recorder.clone(), pod, node.0)));
                 }
                 Err(refusal) => {
@@ -182,10 +214,15 @@ impl Scheduler {
         }
     }
 
-    fn storage(&self) -> Storage {
-        let (claims, volumes) = (self.observed.claims.snapshot(), self.observed.volumes.snapshot());
-        let classes = self.observed.storage_classes.snapshot();
-        Storage::new(claims.values().cloned(), volumes.values().cloned(), classes.values().cloned())
+    /// Takes the storage as it is now, if it is another than before.
+    fn look_at_storage(&mut self) {
+        let Observed { claims, volumes, storage_classes: classes, .. } = &self.observed;
+        let revisions = [claims.revision(), volumes.revision(), classes.revision()];
+        if self.storage.replace(revisions) != Some(revisions) {
+            let (claims, volumes, classes) = (claims.snapshot(), volumes.snapshot(), classes.snapshot());
+            let storage = Storage::new(claims.values().cloned(), volumes.values().cloned(), classes.values().cloned());
+            self.cluster.set_storage(storage);
+        }
     }
 
     /// Says for which node the claims of `pod` are to get their volumes; the pod goes there when they have them.
@@ -214,14 +251,51 @@ impl Scheduler {
         if !written.is_placing {
             return;
         }
-        self.assumed.remove(written.pod.metadata.uid.as_deref().unwrap_or_default());
         // The cache says what the pod is by now; if it still wants a node, it is looked at again.
         let key = key_of(&*written.pod);
-        self.awaiting.remove(&key);
-        if let Some(pod) = self.observed.pods.get(&key.namespace, &key.name) {
+        let is_assumed = self.assumed.remove(uid_of(&written.pod)).is_some();
+        self.give_up_awaiting(&key);
+        let shown = self.observed.pods.get(&key.namespace, &key.name);
+        let shown = shown.filter(|shown| uid_of(shown) == uid_of(&written.pod));
+        if is_assumed && shown.as_ref().is_none_or(|shown| !has_node(shown)) {
+            self.cluster.remove(&written.pod);
+        }
+        if let Some(pod) = shown {
             self.consider(key, pod);
         }
     }
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.pods.is_empty()
+    }
+
+    fn insert(&mut self, key: ObjectKey, pod: Arc<Pod>) {
+        self.remove(&key);
+        self.order.insert((age_of(&pod), key.clone()));
+        self.pods.insert(key, pod);
+    }
+
+    fn remove(&mut self, key: &ObjectKey) {
+        if let Some(pod) = self.pods.remove(key) {
+            self.order.remove(&(age_of(&pod), key.clone()));
+        }
+    }
+
+    /// Takes out the one that has waited longest.
+    fn first(&mut self) -> Option<(ObjectKey, Arc<Pod>)> {
+        let (_, key) = self.order.pop_first()?;
+        self.pods.remove_entry(&key)
+    }
+}
+
+fn age_of(pod: &Pod) -> Option<Timestamp> {
+    pod.metadata.creation_timestamp.as_ref().map(|time| time.0)
+}
+
+fn uid_of(pod: &Pod) -> &str {
+    pod.metadata.uid.as_deref().unwrap_or_default()
 }
 
 fn has_node(pod: &Pod) -> bool {
