@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
@@ -21,6 +21,15 @@ use super::{Settings, act, storage};
 
 /// How many keys of one controller are looked at side by side.
 const LOOKERS: usize = 8;
+
+/// A look that is shorter needs no rest.
+const SHORT_LOOK: Duration = Duration::from_millis(1);
+
+/// How many times as long as the look its key rests: a fifth of a core at most goes into the looks at one key.
+const REST_FACTOR: u32 = 4;
+
+/// The longest rest.
+const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// How long changes of ownership are gathered before all of it is looked at.
 const GATHER: Duration = Duration::from_millis(100);
@@ -93,6 +102,12 @@ pub(crate) fn start(tasks: &Tasks, client: &Client, observed: &Observed, setting
     storage::feed(tasks, observed, &queues);
 }
 
+/// How long a key is left alone after a look that took this long: a controller that looks at thousands of objects whenever one of
+/// them changes would otherwise do nothing else, and take the time of those that write them.
+fn rest_after(look: Duration) -> Duration {
+    if look < SHORT_LOOK { Duration::ZERO } else { look.saturating_mul(REST_FACTOR).min(LONGEST_REST) }
+}
+
 fn look_at_node(
     observed: &Observed,
     key: &ObjectKey,
@@ -144,11 +159,13 @@ impl Starter<'_> {
                     let key = queue.next().await;
                     // A controller that panics over one key is a bug, and no reason to forget all others.
                     let look = AssertUnwindSafe(|| decide(&observed, &key, Timestamp::now()));
+                    let began = Instant::now();
                     let Ok(actions) = std::panic::catch_unwind(look) else {
                         tracing::error!(controller = name, %key, "a controller panicked");
-                        queue.done(&key, false);
+                        queue.done(&key, false, Duration::ZERO);
                         continue;
                     };
+                    let rest = rest_after(began.elapsed());
                     if !actions.is_empty() {
                         tracing::debug!(controller = name, %key, ?actions, "a controller acts");
                     }
@@ -165,7 +182,7 @@ impl Starter<'_> {
                             Duration::try_from(pause).unwrap_or_default() + Duration::from_millis(5),
                         );
                     }
-                    queue.done(&key, !done.is_incomplete);
+                    queue.done(&key, !done.is_incomplete, rest);
                 }
             });
         }

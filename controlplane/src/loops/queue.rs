@@ -23,7 +23,10 @@ struct Keys {
     ready: VecDeque<ObjectKey>,
     /// What is in `ready`.
     queued: HashSet<ObjectKey>,
+    /// Those that somebody looks at, and those that rest.
     taken: HashSet<ObjectKey>,
+    /// Until when each key rests that was looked at.
+    resting: BTreeSet<(Instant, ObjectKey)>,
     later: BTreeSet<(Instant, ObjectKey)>,
     /// When each key in `later` is due: once, at the earliest moment asked for.
     due: HashMap<ObjectKey, Instant>,
@@ -68,10 +71,15 @@ impl Queue {
         }
     }
 
-    /// Says that the look at `key` is over, and whether it has to be repeated.
-    pub fn done(&self, key: &ObjectKey, is_good: bool) {
+    /// Says that the look at `key` is over, and whether it has to be repeated. The next look comes after `rest` at the earliest,
+    /// whatever happens meanwhile.
+    pub fn done(&self, key: &ObjectKey, is_good: bool, rest: Duration) {
         let mut keys = self.keys();
-        keys.taken.remove(key);
+        if rest.is_zero() {
+            keys.taken.remove(key);
+        } else {
+            keys.resting.insert((Instant::now() + rest, key.clone()));
+        }
         if is_good {
             keys.failures.remove(key);
         } else {
@@ -102,6 +110,11 @@ impl Keys {
 
     /// A key that nobody looks at, and whether there are more; or when the next is due.
     fn take(&mut self, now: Instant) -> Result<(ObjectKey, bool), Option<Instant>> {
+        while self.resting.first().is_some_and(|(until, _)| *until <= now)
+            && let Some((_, key)) = self.resting.pop_first()
+        {
+            self.taken.remove(&key);
+        }
         while let Some((due, _)) = self.later.first()
             && *due <= now
         {
@@ -113,7 +126,9 @@ impl Keys {
         }
         let free = self.ready.iter().position(|key| !self.taken.contains(key));
         let Some(key) = free.and_then(|index| self.ready.remove(index)) else {
-            return Err(self.later.first().map(|(due, _)| *due));
+            // A key that rests is waited for only if it is wanted.
+            let rested = self.resting.iter().find(|(_, key)| self.queued.contains(key)).map(|(until, _)| *until);
+            return Err(self.later.first().map(|(due, _)| *due).into_iter().chain(rested).min());
         };
         self.queued.remove(&key);
         self.taken.insert(key.clone());
@@ -140,7 +155,7 @@ mod tests {
         assert_eq!((first, queue.next().await), (key("a"), key("b")));
         let mut waiting = std::pin::pin!(queue.next());
         assert!(futures_util::poll!(&mut waiting).is_pending());
-        queue.done(&key("a"), true);
+        queue.done(&key("a"), true, Duration::ZERO);
         assert_eq!(waiting.await, key("a"));
     }
 
@@ -151,7 +166,7 @@ mod tests {
             queue.add_in(key("a"), Duration::from_secs(pause));
         }
         assert_eq!(queue.next().await, key("a"));
-        queue.done(&key("a"), true);
+        queue.done(&key("a"), true, Duration::ZERO);
         assert!(futures_util::poll!(std::pin::pin!(queue.next())).is_pending());
     }
 
@@ -160,7 +175,21 @@ mod tests {
         let queue = Queue::default();
         queue.add(key("a"));
         queue.next().await;
-        queue.done(&key("a"), false);
+        queue.done(&key("a"), false, Duration::ZERO);
         assert_eq!(queue.next().await, key("a"));
+    }
+
+    #[tokio::test]
+    async fn a_key_rests_after_a_look_and_others_do_not() {
+        let queue = Queue::default();
+        let (start, rest) = (Instant::now(), Duration::from_millis(50));
+        queue.add(key("a"));
+        queue.next().await;
+        queue.add(key("a"));
+        queue.done(&key("a"), true, rest);
+        queue.add(key("b"));
+        assert_eq!(queue.next().await, key("b"));
+        assert_eq!(queue.next().await, key("a"));
+        assert!(start.elapsed() >= rest);
     }
 }
