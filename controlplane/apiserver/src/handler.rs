@@ -195,7 +195,16 @@ pub(crate) fn not_allowed(call: &Call, method: &Method) -> Status {
     Status::method_not_allowed(call.resource.group, call.resource.plural, call.target.verb)
 }
 
-/// Takes a place among the requests in work. Our own loops and nodes always find one, or the cluster could not heal.
+/// Whether a node says that it lives: refused because others are many, it would be taken for dead.
+fn is_heartbeat(peer: &Peer, target: &Target) -> bool {
+    let Peer::Certificate { organizations, .. } = peer else { return false };
+    let Target::Resource(target) = target else { return false };
+    let is_of_node =
+        matches!((target.group.as_str(), target.resource.as_str()), ("coordination.k8s.io", "leases") | ("", "nodes"));
+    is_of_node && target.name.is_some() && organizations.iter().any(|group| group == "system:nodes")
+}
+
+/// Takes a place among the requests in work. Our own loops and the nodes' heartbeats always find one, or the cluster could not heal.
 fn admit_load(
     shared: &Shared,
     peer: &Peer,
@@ -211,7 +220,7 @@ fn admit_load(
         }
         Target::Path(_) => false,
     };
-    if long_running || matches!(peer, Peer::Internal(_)) {
+    if long_running || matches!(peer, Peer::Internal(_)) || is_heartbeat(peer, target) {
         return Ok(None);
     }
     match shared.in_flight.clone().try_acquire_owned() {
