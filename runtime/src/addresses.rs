@@ -3,7 +3,7 @@
 //! A pod keeps its address over a restart of the agent. A node without a range gives none: any that it made up could be
 //! another node's.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use k8s_openapi::api::core::v1::Node;
@@ -43,8 +43,8 @@ impl Range {
     }
 
     /// The addresses that pods may have: without the network's, the first and the last.
-    fn usable(self) -> impl Iterator<Item = IpAddr> {
-        (self.first + 2..self.first + self.size - 1).map(|address| IpAddr::V4(Ipv4Addr::from(address)))
+    fn usable(self) -> std::ops::Range<u32> {
+        self.first + 2..self.first + self.size - 1
     }
 }
 
@@ -52,8 +52,9 @@ impl Range {
 #[derive(Debug, Clone, Default)]
 pub struct Addresses {
     range: Option<Range>,
-    taken: BTreeMap<IpAddr, String>,
-    last: Option<IpAddr>,
+    taken: HashMap<IpAddr, String>,
+    by_pod: HashMap<String, IpAddr>,
+    last: Option<u32>,
 }
 
 impl Addresses {
@@ -69,46 +70,64 @@ impl Addresses {
 
     /// Gives the address back to a pod that had it; false if another pod has it.
     pub fn keep(&mut self, address: IpAddr, uid: &str) -> bool {
-        self.taken.entry(address).or_insert_with(|| uid.to_owned()) == uid
+        let is_its = self.taken.get(&address).is_none_or(|owner| owner == uid);
+        if is_its {
+            self.give(address, uid);
+        }
+        is_its
     }
 
     /// An address for a new pod: the next one after the last given, so that one that was just freed rests. `None` if all
     /// are taken or the node has no range.
     pub fn take(&mut self, uid: &str) -> Option<IpAddr> {
-        let free = |address: &IpAddr| !self.taken.contains_key(address);
-        let after = |address: &IpAddr| self.last.is_none_or(|last| *address > last);
-        let range = self.range?;
-        let next = range.usable().find(|a| after(a) && free(a)).or_else(|| range.usable().find(free))?;
-        self.taken.insert(next, uid.to_owned());
+        let usable = self.range?.usable();
+        let from = self.last.map_or(usable.start, |last| last + 1).clamp(usable.start, usable.end);
+        let mut round = (from..usable.end).chain(usable.start..from);
+        let next = round.find(|address| !self.taken.contains_key(&address_of(*address)))?;
         self.last = Some(next);
-        Some(next)
+        self.give(address_of(next), uid);
+        Some(address_of(next))
     }
 
     /// The address of a pod.
     pub fn of(&self, uid: &str) -> Option<IpAddr> {
-        self.taken.iter().find(|(_, owner)| *owner == uid).map(|(address, _)| *address)
+        self.by_pod.get(uid).copied()
     }
 
     /// The pod needs its address no more.
     pub fn free(&mut self, uid: &str) {
-        self.taken.retain(|_, owner| owner != uid);
+        if let Some(address) = self.by_pod.remove(uid) {
+            self.taken.remove(&address);
+        }
     }
+
+    fn give(&mut self, address: IpAddr, uid: &str) {
+        self.free(uid);
+        self.taken.insert(address, uid.to_owned());
+        self.by_pod.insert(uid.to_owned(), address);
+    }
+}
+
+fn address_of(number: u32) -> IpAddr {
+    Ipv4Addr::from(number).into()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use proptest::prelude::*;
 
     #[test]
     fn ranges_are_read_and_bad_ones_refused() {
         let range = Range::parse("10.64.3.7/24").expect("range");
-        assert_eq!(range.usable().next(), Some("10.64.3.2".parse().expect("ip")));
-        assert_eq!(range.usable().last(), Some("10.64.3.254".parse().expect("ip")));
+        assert_eq!(range.usable().map(address_of).next(), Some("10.64.3.2".parse().expect("ip")));
+        assert_eq!(range.usable().map(address_of).last(), Some("10.64.3.254".parse().expect("ip")));
         assert_eq!(range.usable().count(), 253);
         let ends = ("10.64.3.0".parse().expect("ip"), "10.64.3.255".parse().expect("ip"));
         assert_eq!(range.ends(), ends);
-        assert!(!range.usable().any(|address| address == range.gateway()));
+        assert!(!range.usable().any(|address| address_of(address) == range.gateway()));
         for bad in ["", "10.64.0.0", "10.64.0.0/33", "fd00::/64", "10.64.0.0/31"] {
             assert_eq!(Range::parse(bad), None, "{bad}");
         }
@@ -125,6 +144,7 @@ mod tests {
                     prop_assert_eq!(address.is_none(), pods.len() == 13);
                     if let Some(address) = address {
                         prop_assert!(!pods.values().any(|a| *a == address));
+                        prop_assert_eq!(addresses.of(&pod.to_string()), Some(address));
                         pods.insert(pod, address);
                     }
                 } else if !take && pods.remove(&pod).is_some() {

@@ -9,7 +9,7 @@ use shoal_client::{Client, Transport};
 use shoal_link::tasks::Tasks;
 use shoal_link::{Accepted, Endpoint, IdentitySource, Pool};
 use shoal_network::Network;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::addresses::{Addresses, Range};
 use crate::config::AgentConfig;
@@ -21,7 +21,7 @@ use crate::follow::{self, KEPT_NETWORK, KEPT_RANGE, KeptNetwork};
 use crate::guests::Guests;
 use crate::image_gc::collector::{self, LastUses};
 use crate::keeper::Keeper;
-use crate::limits::SHUTDOWN_GRACE;
+use crate::limits::{POD_WRITES, SHUTDOWN_GRACE};
 use crate::local_store::LocalStore;
 use crate::metrics::Metrics;
 use crate::node::Machine;
@@ -123,6 +123,7 @@ impl Agent {
             addresses: Mutex::new(Addresses::new(kept_range)),
             client: client.clone(),
             uplink,
+            pod_writes: Semaphore::new(POD_WRITES),
             network,
             guests,
             events,

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use shoal_client::Client;
 use shoal_link::tasks::Tasks;
 use shoal_network::Network;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::addresses::Addresses;
 use crate::config::AgentConfig;
@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::node_state::NodeState;
 use crate::outbound::Outside;
 use crate::persistent;
+use crate::pod::Observed;
 use crate::pod::fields::Place;
 use crate::pod::spec;
 use crate::pod_record::{self, PodRecord};
@@ -41,6 +42,8 @@ pub struct Context {
     pub client: Client,
     /// The connection to a server.
     pub uplink: Uplink,
+    /// Places for writes of pods' statuses.
+    pub pod_writes: Semaphore,
     /// The pods' network.
     pub network: Arc<Network>,
     /// What runs the containers.
@@ -143,8 +146,8 @@ impl Context {
     }
 
     /// Keeps a pod on disk soon.
-    pub fn keep_pod(&self, record: &PodRecord) {
-        self.keeper.keep(pod_record::COLLECTION, spec::uid(&record.pod), record);
+    pub fn keep_pod(&self, pod: &Pod, observed: &Observed) {
+        self.keeper.keep(pod_record::COLLECTION, spec::uid(pod), &PodRecord { pod, observed });
     }
 
     /// Forgets everything that is kept of a pod: its record, volumes, logs and address.

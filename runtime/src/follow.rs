@@ -1,6 +1,6 @@
 //! Following the API: the node's pods into workers, Services, EndpointSlices and Nodes into the network's table.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::{Deserialize, Serialize};
-use shoal_client::{Cache, Selection};
+use shoal_client::{Cache, Selection, Snapshot, Update, changes};
 use shoal_network::{Door, Listeners};
 use tokio::sync::watch;
 
@@ -45,10 +45,15 @@ pub async fn follow_pods(context: Arc<Context>, pods: Arc<Pods>, mut range_known
     let cache = Cache::<Pod>::start(context.client.clone(), selection, context.tasks.stop().clone());
     let mut signal = cache.changed();
     cache.synced().await;
+    let mut mirrors = BTreeMap::new();
+    let mut known = Snapshot::new();
+    let mut is_first = true;
     loop {
         signal.mark_unchanged();
-        let wanted: Vec<Arc<Pod>> = cache.snapshot().values().cloned().collect();
-        if !wanted.is_empty() && !*range_known.borrow() {
+        let newest = cache.snapshot();
+        let mut changed = changes(&known, &newest);
+        known = newest;
+        if !known.is_empty() && !*range_known.borrow() {
             let known = |known: &bool| *known;
             if tokio::time::timeout(RANGE_PATIENCE, range_known.wait_for(known)).await.is_err() {
                 tracing::warn!("the cluster has given this node no pod network (spec.podCIDR); its pods wait for one");
@@ -56,13 +61,32 @@ pub async fn follow_pods(context: Arc<Context>, pods: Arc<Pods>, mut range_known
                 let _ = range_known.wait_for(known).await;
             }
         }
-        let (mirrors, wanted): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|pod| is_mirror(pod));
-        note_mirrors(&context, mirrors);
-        let wanted: Vec<Arc<Pod>> = wanted.into_iter().map(of_the_api).collect();
-        pods.synchronize(&context, &wanted, Origin::Api).await;
+        take_mirrors(&mut mirrors, &mut changed);
+        note_mirrors(&context, mirrors.values().cloned().collect());
+        if is_first {
+            // Those that were kept on disk may be gone from the API.
+            let wanted: Vec<Arc<Pod>> = changed.into_iter().filter_map(|update| update.current).collect();
+            pods.synchronize(&context, &wanted, Origin::Api).await;
+        } else {
+            pods.follow(&context, &changed).await;
+        }
+        is_first = false;
         if signal.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// Takes the mirrors out of what changed; what is left are the pods that the API wants.
+fn take_mirrors(mirrors: &mut BTreeMap<String, Arc<Pod>>, changed: &mut [Update<Pod>]) {
+    for update in changed {
+        if let Some(mirror) = update.previous.take_if(|pod| is_mirror(pod)) {
+            mirrors.remove(spec::uid(&mirror));
+        }
+        if let Some(mirror) = update.current.take_if(|pod| is_mirror(pod)) {
+            mirrors.insert(spec::uid(&mirror).to_owned(), mirror);
+        }
+        update.current = update.current.take().map(of_the_api);
     }
 }
 

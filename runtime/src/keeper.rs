@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
 use crate::local_store::LocalStore;
 
 /// One object's write: its JSON, or its removal.
-type Write = Option<serde_json::Value>;
+type Write = Option<Box<RawValue>>;
 
 /// Objects that wait for the disk. At most one write an object waits: a newer one replaces it.
 #[derive(Default)]
@@ -22,7 +23,7 @@ pub struct Keeper {
 impl Keeper {
     /// Keeps an object soon.
     pub fn keep<T: serde::Serialize>(&self, collection: &'static str, name: &str, object: &T) {
-        match serde_json::to_value(object) {
+        match serde_json::value::to_raw_value(object) {
             Ok(value) => self.put(collection, name, Some(value)),
             Err(error) => tracing::warn!(collection, name, %error, "an object cannot be kept"),
         }

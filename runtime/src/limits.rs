@@ -36,6 +36,9 @@ pub const REDIAL_FIRST: Duration = Duration::from_millis(200);
 /// The longest pause after every server failed.
 pub const REDIAL_LONGEST: Duration = Duration::from_secs(5);
 
+/// Pods' statuses that are on their way to the API at once. Thousands of pods start together, and what a server has not begun
+/// would only grow old there, together with the heartbeat that stands behind it.
+pub const POD_WRITES: usize = 32;
 /// How long one status or lease write may take before it is tried again.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first pause after a failed write.

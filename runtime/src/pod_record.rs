@@ -10,9 +10,9 @@ pub const COLLECTION: &str = "pods";
 
 /// The object and what happened to it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct PodRecord {
+pub struct PodRecord<P = Pod, O = Observed> {
     /// The object as the API had it last.
-    pub pod: Pod,
+    pub pod: P,
     /// What happened.
-    pub observed: Observed,
+    pub observed: O,
 }

@@ -1,10 +1,12 @@
 //! The pods of this node: one worker each, by uid.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::Pod;
+use shoal_client::Update;
+use tokio::sync::mpsc;
 
 use crate::context::Context;
 use crate::pod::observed::Doom;
@@ -55,35 +57,47 @@ impl Pods {
     ///
     /// A manifest that changed is another pod of the same name, which begins when the one before has ended.
     pub async fn synchronize(&self, context: &Arc<Context>, wanted: &[Arc<Pod>], origin: Origin) {
-        let mut gone = Vec::new();
-        {
+        let uids: HashSet<&str> = wanted.iter().map(|pod| spec::uid(pod)).collect();
+        let gone = {
             let mut workers = self.lock();
             workers.retain(|_, worker| !worker.messages.is_closed());
             for pod in wanted {
-                let uid = spec::uid(pod);
-                match workers.get(uid) {
-                    Some(worker) => update(worker, pod),
-                    None if uid.is_empty() => {}
-                    None if origin == Origin::File && has_namesake(&workers, pod) => {}
-                    None => {
-                        workers.insert(uid.to_owned(), worker::spawn(context, pod, None));
-                    }
+                if origin == Origin::Api || !has_namesake(&workers, pod) {
+                    take(&mut workers, context, pod);
                 }
             }
-            for (uid, worker) in workers.iter() {
-                let is_of_it = Origin::of(&worker.pod.borrow()) == origin;
-                if is_of_it && !wanted.iter().any(|pod| spec::uid(pod) == uid) {
-                    gone.push(worker.messages.clone());
-                }
-            }
-        }
+            let is_gone = |worker: &WorkerHandle| {
+                let pod = worker.pod.borrow();
+                Origin::of(&pod) == origin && !uids.contains(spec::uid(&pod))
+            };
+            let gone = workers.values().filter(|worker| is_gone(worker));
+            gone.map(|worker| worker.messages.clone()).collect::<Vec<_>>()
+        };
         if origin == Origin::File {
             self.are_files_known.store(true, Ordering::SeqCst);
         }
-        for worker in gone {
-            // A worker that is over by now needs no word.
-            let _ = worker.send(Message::Happened(Happening::Gone)).await;
+        tell_gone(gone).await;
+    }
+
+    /// Takes what changed of the pods that the API wants. It takes the time of the changes, not of all pods.
+    pub async fn follow(&self, context: &Arc<Context>, changes: &[Update<Pod>]) {
+        let mut gone = Vec::new();
+        {
+            let mut workers = self.lock();
+            for Update { previous, current } in changes {
+                let uid = previous.as_ref().map(|pod| spec::uid(pod));
+                if let Some(uid) = uid.filter(|uid| current.as_ref().is_none_or(|pod| spec::uid(pod) != *uid)) {
+                    gone.extend(workers.get(uid).map(|worker| worker.messages.clone()));
+                }
+                if let Some(pod) = current {
+                    take(&mut workers, context, pod);
+                }
+            }
+            if !gone.is_empty() {
+                workers.retain(|_, worker| !worker.messages.is_closed());
+            }
         }
+        tell_gone(gone).await;
     }
 
     /// The static pods, those that are ending included; none before the manifests have been read.
@@ -173,11 +187,32 @@ impl Pods {
     }
 }
 
+/// Gives the pod to its worker, or to a new one.
+fn take(workers: &mut BTreeMap<String, WorkerHandle>, context: &Arc<Context>, pod: &Arc<Pod>) {
+    let uid = spec::uid(pod);
+    match workers.get(uid) {
+        Some(worker) if !worker.messages.is_closed() => update(worker, pod),
+        _ if uid.is_empty() => {}
+        _ => {
+            workers.insert(uid.to_owned(), worker::spawn(context, pod, None));
+        }
+    }
+}
+
+/// Whether another manifest's pod has its name still.
 fn has_namesake(workers: &BTreeMap<String, WorkerHandle>, pod: &Pod) -> bool {
-    workers.values().any(|worker| {
-        let known = worker.pod.borrow();
-        Origin::of(&known) == Origin::File && full_name(&known) == full_name(pod)
-    })
+    !workers.contains_key(spec::uid(pod))
+        && workers.values().any(|worker| {
+            let known = worker.pod.borrow();
+            Origin::of(&known) == Origin::File && full_name(&known) == full_name(pod)
+        })
+}
+
+async fn tell_gone(workers: Vec<mpsc::Sender<Message>>) {
+    for worker in workers {
+        // A worker that is over by now needs no word.
+        let _ = worker.send(Message::Happened(Happening::Gone)).await;
+    }
 }
 
 fn update(worker: &WorkerHandle, pod: &Arc<Pod>) {

@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use serde_json::{Value, json};
 use shoal_client::{DeleteOptions, Patch};
+use tokio::time::error::Elapsed;
 
 use crate::context::Context;
 use crate::events::Events;
@@ -30,13 +31,20 @@ pub async fn write_status(context: &Context, pod: &Pod, status: &PodStatus) -> R
     let patch = status_patch(&uid, status).map_err(|error| error.to_string())?;
     let patch = Patch::Strategic(patch);
     let write = context.client.patch_status::<Pod>(spec::namespace(pod), spec::name(pod), &patch);
-    match tokio::time::timeout(WRITE_TIMEOUT, write).await {
+    match in_turn(context, write).await {
         Ok(Ok(_)) => Ok(()),
         // Gone, or another pod of that name: the watch will say so.
         Ok(Err(error)) if error.is_not_found() || error.is_conflict() => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("no answer within {WRITE_TIMEOUT:?}")),
     }
+}
+
+/// Makes a write when there is a place for it; its time begins then.
+async fn in_turn<T>(context: &Context, write: impl Future<Output = T>) -> Result<T, Elapsed> {
+    // Nobody closes the semaphore.
+    let _place = context.pod_writes.acquire().await.ok();
+    tokio::time::timeout(WRITE_TIMEOUT, write).await
 }
 
 /// Whether a pod is on its way to run for the first time, and nothing is wrong with it.
@@ -72,7 +80,7 @@ pub async fn remove(context: &Context, pod: &Pod, status: &PodStatus) -> Result<
     write_status(context, pod, status).await?;
     let options = DeleteOptions { grace_seconds: Some(0), uid: pod.metadata.uid.clone(), ..DeleteOptions::default() };
     let delete = context.client.delete::<Pod>(spec::namespace(pod), spec::name(pod), &options);
-    match tokio::time::timeout(WRITE_TIMEOUT, delete).await {
+    match in_turn(context, delete).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) if error.is_not_found() || error.is_conflict() => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),

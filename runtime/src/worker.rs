@@ -461,7 +461,7 @@ impl Worker {
             return;
         }
         self.kept = Some(self.observed.clone());
-        self.context.keep_pod(&PodRecord { pod: Pod::clone(&self.pod), observed: self.observed.clone() });
+        self.context.keep_pod(&self.pod, &self.observed);
     }
 
     fn forget(&mut self) {

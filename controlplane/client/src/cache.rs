@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +35,18 @@ pub struct Update<K> {
     pub previous: Option<Arc<K>>,
     /// What it is; `None` if it is gone.
     pub current: Option<Arc<K>>,
+}
+
+/// What changed from one snapshot of a cache to a later one. It takes the time of what changed, not of what there is.
+pub fn changes<K: Object + PartialEq>(before: &Snapshot<K>, after: &Snapshot<K>) -> Vec<Update<K>> {
+    let update = |item| match item {
+        DiffItem::Add(_, new) => Update { previous: None, current: Some(Arc::clone(new)) },
+        DiffItem::Update { old: (_, old), new: (_, new) } => {
+            Update { previous: Some(Arc::clone(old)), current: Some(Arc::clone(new)) }
+        }
+        DiffItem::Remove(_, old) => Update { previous: Some(Arc::clone(old)), current: None },
+    };
+    before.diff(after).map(update).collect()
 }
 
 /// A copy of the objects of a kind. Cheap to clone; all clones are the same copy.
@@ -295,6 +308,24 @@ mod tests {
         assert_eq!((names(&cache), cache.revision()), (vec![("a".to_owned(), 5)], 9));
         cache.apply(WatchEvent::Deleted(object("a", 12)));
         assert_eq!((names(&cache), cache.revision()), (vec![], 12));
+    }
+
+    #[test]
+    fn two_snapshots_tell_what_changed() {
+        let cache = Cache::detached();
+        cache.replace_all((0..500).map(|n| object(&format!("o{n}"), 1)).collect(), 1);
+        let before = cache.snapshot();
+        cache.apply(WatchEvent::Modified(object("o7", 2)));
+        cache.apply(WatchEvent::Deleted(object("o8", 3)));
+        cache.apply(WatchEvent::Added(object("p", 4)));
+        let name = |object: Option<Arc<ConfigMap>>| object.map(|object| key_of(&*object).name).unwrap_or_default();
+        let seen: Vec<_> = changes(&before, &cache.snapshot())
+            .into_iter()
+            .map(|update| (name(update.previous), name(update.current)))
+            .collect();
+        let pair = |before: &str, after: &str| (before.to_owned(), after.to_owned());
+        assert_eq!(seen, [pair("o7", "o7"), pair("o8", ""), pair("", "p")]);
+        assert!(changes(&cache.snapshot(), &cache.snapshot()).is_empty());
     }
 
     #[test]

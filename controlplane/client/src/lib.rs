@@ -15,7 +15,7 @@ mod tls_transport;
 mod transport;
 mod watch;
 
-pub use cache::{Cache, Selection, Snapshot, Update};
+pub use cache::{Cache, Selection, Snapshot, Update, changes};
 pub use client::{Client, DeleteOptions, ListOptions, Listed, Patch, Propagation};
 pub use error::ClientError;
 pub use kubeconfig::Kubeconfig;
