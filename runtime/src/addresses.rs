@@ -123,7 +123,7 @@ mod tests {
     fn ranges_are_read_and_bad_ones_refused() {
         let range = Range::parse("10.64.3.7/24").expect("range");
         assert_eq!(range.usable().map(address_of).next(), Some("10.64.3.2".parse().expect("ip")));
-        assert_eq!(range.usable().map(address_of).last(), Some("10.64.3.254".parse().expect("ip")));
+        assert_eq!(range.usable().map(address_of).next_back(), Some("10.64.3.254".parse().expect("ip")));
         assert_eq!(range.usable().count(), 253);
         let ends = ("10.64.3.0".parse().expect("ip"), "10.64.3.255".parse().expect("ip"));
         assert_eq!(range.ends(), ends);

@@ -1,7 +1,7 @@
 //! Registering the node, writing its status, renewing its Lease.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -139,15 +139,20 @@ pub async fn keep_lease(context: Arc<Context>, mut registered: watch::Receiver<O
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            _ = connection.changed() => {}
-        }
-        let patience = period.clamp(Duration::from_secs(1), WRITE_TIMEOUT);
-        match tokio::time::timeout(patience, renew(&context, &node)).await {
+        let renewed = tokio::select! {
+            renewed = tokio::time::timeout(WRITE_TIMEOUT, renew(&context, &node)) => renewed,
+            // What was asked of the server before may never be answered. A busy one is waited for: asking anew would begin at the
+            // end of its queue, and a node that only ever does that is taken for dead.
+            _ = connection.changed() => continue,
+        };
+        match renewed {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "renewing the lease failed"),
             Err(_) => tracing::debug!("renewing the lease took too long"),
+        }
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = connection.changed() => {}
         }
     }
 }
