@@ -81,6 +81,7 @@ impl Endpoint {
     pub fn bind_on(runtime: &Handle, address: SocketAddr, source: &Arc<IdentitySource>) -> std::io::Result<Self> {
         let _entered = runtime.enter();
         let socket = std::net::UdpSocket::bind(address)?;
+        widen(&socket);
         let socket = quinn::Runtime::wrap_udp_socket(&TokioRuntime, socket)?;
         Self::start(socket, source, endpoint_config(source))
     }
@@ -268,6 +269,18 @@ fn explain(error: &quinn::ConnectionError) -> String {
         _ => return error.to_string(),
     };
     words.to_string()
+}
+
+/// Gives the socket room for what comes while its process has no turn; the system may allow less. What it drops looks like a
+/// congested network to QUIC, which then sends so little that answers come too late.
+fn widen(socket: &std::net::UdpSocket) {
+    let socket = socket2::SockRef::from(socket);
+    let widened = socket
+        .set_recv_buffer_size(limits::SOCKET_BUFFER)
+        .and_then(|()| socket.set_send_buffer_size(limits::SOCKET_BUFFER));
+    if let Err(error) = widened {
+        tracing::debug!(%error, "the socket keeps its buffers");
+    }
 }
 
 /// What all connections of the link have in common.

@@ -14,6 +14,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many streams the other side may have open at once on one connection.
 pub const STREAMS: u32 = 4096;
 
+/// The buffers of a socket, in bytes, in each direction.
+pub const SOCKET_BUFFER: usize = 4 << 20;
+
 /// Flow control of one stream, in bytes.
 pub const STREAM_WINDOW: u32 = 1 << 20;
 
