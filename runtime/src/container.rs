@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod};
 use shoal_api::quantity::Quantity;
 use shoal_engine::Stdin;
 use shoal_link::tasks::spawn_connection;
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
-use crate::events::Events;
+use crate::events::{Events, pod_reference};
 use crate::exec::{Live, LiveLog};
 use crate::function_target::FunctionTarget;
 use crate::guests::{
@@ -191,8 +191,8 @@ pub async fn start(
             let failures = tell_failures(
                 Arc::clone(&function),
                 context.events.clone(),
-                Arc::clone(pod),
-                container.to_owned(),
+                // Not the pod: this one is soon another than the one that all others share.
+                Box::new(pod_reference(pod, Some(container))),
                 run.stop_probes.clone(),
             );
             spawn_connection("function failures", failures);
@@ -266,14 +266,13 @@ pub fn grants(
 async fn tell_failures(
     function: Arc<dyn GuestFunction>,
     events: Events,
-    pod: Arc<Pod>,
-    container: String,
+    about: Box<ObjectReference>,
     over: CancellationToken,
 ) {
     let tell = async {
         loop {
             let message = function.failure().await;
-            events.warning(&pod, Some(&container), "FunctionFailed", &failure_message(&message));
+            events.warning_about((*about).clone(), "FunctionFailed", &failure_message(&message));
             tokio::time::sleep(FAILURE_PERIOD).await;
         }
     };
@@ -360,7 +359,7 @@ impl Run {
                         () = async { before.await; target.drain().await } => drained,
                         () = killed.cancelled() => dead,
                     };
-                    let _ = messages.send(Message::Happened(happening)).await;
+                    let _ = messages.send(Message::Happened(Box::new(happening))).await;
                 });
             }
             Control::Process(orders) => {
@@ -455,5 +454,5 @@ async fn keep_process(
     let exit = if was_ended { Exit { code: EXIT_ASKED, reason: "Error", message: None } } else { exit };
     let happening =
         Happening::Ended { container, id, exit_code: exit.code, reason: exit.reason.to_owned(), message: exit.message };
-    let _ = messages.send(Message::Happened(happening)).await;
+    let _ = messages.send(Message::Happened(Box::new(happening))).await;
 }

@@ -38,6 +38,11 @@ impl Events {
         self.put(pod_reference(pod, container), "Warning", reason, message);
     }
 
+    /// As [`Events::warning`], for whoever keeps only what the event is about.
+    pub fn warning_about(&self, object: ObjectReference, reason: &str, message: &str) {
+        self.put(object, "Warning", reason, message);
+    }
+
     /// Something happened to the node.
     pub fn of_node(&self, node: &Node, reason: &str, message: &str) {
         let reference = ObjectReference {
@@ -80,7 +85,8 @@ impl Events {
     }
 }
 
-fn pod_reference(pod: &Pod, container: Option<&str>) -> ObjectReference {
+/// What an event of a pod or of one of its containers is about.
+pub fn pod_reference(pod: &Pod, container: Option<&str>) -> ObjectReference {
     let field = |name: &str| {
         let is_init = spec::init_containers(pod).iter().any(|c| c.name == name);
         let list = match ephemeral::is_ephemeral(pod, name) {

@@ -52,7 +52,7 @@ impl Hook {
             result = self.run() => result,
         };
         let happening = Happening::PostStarted { container: self.container.name.clone(), id, result };
-        let _ = messages.send(Message::Happened(happening)).await;
+        let _ = messages.send(Message::Happened(Box::new(happening))).await;
     }
 
     /// Does it, within `deadline`.

@@ -132,7 +132,7 @@ impl Pods {
     pub async fn sources_changed(&self, uids: &[String]) {
         let workers: Vec<_> = uids.iter().filter_map(|uid| self.lock().get(uid).map(|w| w.messages.clone())).collect();
         for worker in workers {
-            let _ = worker.send(Message::Happened(Happening::SourcesChanged)).await;
+            let _ = worker.send(Message::Happened(Box::new(Happening::SourcesChanged))).await;
         }
     }
 
@@ -161,7 +161,7 @@ impl Pods {
         let worker = self.lock().get(uid).map(|worker| worker.messages.clone());
         if let Some(worker) = worker {
             // A worker that is over by now needs no word.
-            let _ = worker.send(Message::Happened(Happening::Doomed(doom))).await;
+            let _ = worker.send(Message::Happened(Box::new(Happening::Doomed(doom)))).await;
         }
     }
 
@@ -211,7 +211,7 @@ fn has_namesake(workers: &BTreeMap<String, WorkerHandle>, pod: &Pod) -> bool {
 async fn tell_gone(workers: Vec<mpsc::Sender<Message>>) {
     for worker in workers {
         // A worker that is over by now needs no word.
-        let _ = worker.send(Message::Happened(Happening::Gone)).await;
+        let _ = worker.send(Message::Happened(Box::new(Happening::Gone))).await;
     }
 }
 

@@ -103,7 +103,7 @@ impl Prober {
     async fn say(&self, result: Result<(), String>) -> bool {
         let happening =
             Happening::Probed { container: self.container.name.clone(), id: self.id.clone(), kind: self.kind, result };
-        self.messages.send(Message::Happened(happening)).await.is_ok()
+        self.messages.send(Message::Happened(Box::new(happening))).await.is_ok()
     }
 
     async fn ask(&self, timeout: Duration) -> Result<(), String> {

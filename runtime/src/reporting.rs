@@ -1,6 +1,6 @@
 //! Telling the API of a pod: its status, its end, its events.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
 use serde_json::{Value, json};
 use shoal_client::{DeleteOptions, Patch};
 use tokio::time::error::Elapsed;
@@ -69,6 +69,12 @@ fn status_patch(uid: &str, status: &PodStatus) -> serde_json::Result<Value> {
             fields.entry(name).or_insert(Value::Null);
         }
     }
+    // Conditions are merged one by one, and what is not said of one would stay as it was said before.
+    for condition in status["conditions"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        for name in ["reason", "message"] {
+            condition.entry(name).or_insert(Value::Null);
+        }
+    }
     Ok(json!({"metadata": {"uid": uid}, "status": status}))
 }
 
@@ -88,19 +94,41 @@ pub async fn remove(context: &Context, pod: &Pod, status: &PodStatus) -> Result<
     }
 }
 
-/// Keeps our own conditions in a pod that came anew: what we wrote last may be newer than what the watch told. Conditions of
-/// others come from the watch.
-pub fn merge_status(pod: &mut Pod, own: Option<PodStatus>) {
-    let Some(own) = own else { return };
-    let theirs = pod.status.take().and_then(|s| s.conditions).unwrap_or_default();
-    let mut merged = own;
-    let conditions = merged.conditions.get_or_insert_default();
-    for condition in theirs {
-        if !conditions.iter().any(|c| c.type_ == condition.type_) {
-            conditions.push(condition);
+/// Whether a status of the API's says what `own` says. Conditions of others may stand beside ours, and fields that are not ours.
+pub fn says(status: &PodStatus, own: &PodStatus) -> bool {
+    let conditions = status.conditions.as_deref().unwrap_or_default();
+    let is_same = |own: &PodCondition, other: &PodCondition| {
+        own.type_ == other.type_
+            && own.status == other.status
+            && own.reason == other.reason
+            && own.message == other.message
+            && own.last_transition_time == other.last_transition_time
+            && own.observed_generation == other.observed_generation
+    };
+    own.conditions.iter().flatten().all(|own| conditions.iter().any(|other| is_same(own, other)))
+        && status.phase == own.phase
+        && status.reason == own.reason
+        && status.message == own.message
+        && status.host_ip == own.host_ip
+        && status.host_ips == own.host_ips
+        && status.pod_ip == own.pod_ip
+        && status.pod_ips == own.pod_ips
+        && status.start_time == own.start_time
+        && status.observed_generation == own.observed_generation
+        && status.container_statuses == own.container_statuses
+        && status.init_container_statuses == own.init_container_statuses
+        && status.ephemeral_container_statuses == own.ephemeral_container_statuses
+}
+
+/// Our own status with the conditions of others that stand in `theirs`: readiness gates and the like.
+pub fn beside_others(mut own: PodStatus, theirs: Option<&PodStatus>) -> PodStatus {
+    let conditions = own.conditions.get_or_insert_default();
+    for condition in theirs.and_then(|status| status.conditions.as_deref()).unwrap_or_default() {
+        if !conditions.iter().any(|known| known.type_ == condition.type_) {
+            conditions.push(condition.clone());
         }
     }
-    pod.status = Some(merged);
+    own
 }
 
 /// The events that a happening deserves.

@@ -28,8 +28,8 @@ use crate::{mount, probing, reporting, shutdown};
 
 /// What a worker's tasks tell it.
 pub enum Message {
-    /// Something came of an action.
-    Happened(Happening),
+    /// Something came of an action. Boxed, since a queue has room for many from the start.
+    Happened(Box<Happening>),
     /// A container runs; the run's first happening comes with it.
     Launched {
         /// Which container.
@@ -62,18 +62,30 @@ pub fn spawn(context: &Arc<Context>, pod: &Arc<Pod>, record: Option<PodRecord>) 
     let (messages, inbox) = mpsc::channel(HAPPENING_QUEUE);
     let (view, views) = watch::channel(PodView::new(pod));
     let handle = WorkerHandle { pod: pod_sender, view: views, messages: messages.clone() };
-    let worker = Worker::new(Arc::clone(context), pod, record, messages, view);
+    // Boxed, since a task's future holds what it is made of more than once.
+    let worker = Box::new(Worker::new(Arc::clone(context), pod, record, messages, view));
     context.tasks.spawn("pod worker", worker.work(pods, inbox));
     handle
 }
 
+/// What the API was told of the pod's status.
+enum Told {
+    /// Nothing, or nothing that it is certain to have.
+    Nothing,
+    /// This, which may be on its way still.
+    This(Box<PodStatus>),
+    /// What the pod's object says.
+    WhatIsInPod,
+}
+
 struct Worker {
     context: Arc<Context>,
+    /// The object with our own status: the one that the API's watch gave, once that says what we do.
     pod: Arc<Pod>,
     observed: Observed,
     messages: mpsc::Sender<Message>,
-    runs: BTreeMap<String, Run>,
-    written: Option<PodStatus>,
+    runs: BTreeMap<String, Box<Run>>,
+    told: Told,
     is_writing: bool,
     write_failures: u32,
     retry_write_at: Option<Instant>,
@@ -119,7 +131,7 @@ impl Worker {
             observed,
             messages,
             runs: BTreeMap::new(),
-            written: None,
+            told: Told::Nothing,
             is_writing: false,
             write_failures: 0,
             retry_write_at: None,
@@ -132,7 +144,7 @@ impl Worker {
         }
     }
 
-    async fn work(mut self, mut pods: watch::Receiver<Arc<Pod>>, mut inbox: mpsc::Receiver<Message>) {
+    async fn work(mut self: Box<Self>, mut pods: watch::Receiver<Arc<Pod>>, mut inbox: mpsc::Receiver<Message>) {
         loop {
             let now = Timestamp::now();
             self.decide(now);
@@ -216,7 +228,7 @@ impl Worker {
         let messages = self.messages.clone();
         spawn_connection("pod action", async move {
             let happening = work.await;
-            let _ = messages.send(Message::Happened(happening)).await;
+            let _ = messages.send(Message::Happened(Box::new(happening))).await;
         });
     }
 
@@ -233,7 +245,7 @@ impl Worker {
                 Err(message) => {
                     context.metrics.container_started(false);
                     context.events.warning(&pod, Some(&container), "Failed", &format!("Error: {message}"));
-                    Message::Happened(Happening::Misconfigured { container, message })
+                    Message::Happened(Box::new(Happening::Misconfigured { container, message }))
                 }
             };
             let _ = messages.send(message).await;
@@ -271,9 +283,9 @@ impl Worker {
     fn take(&mut self, message: Message) -> bool {
         let now = Timestamp::now();
         match message {
-            Message::Happened(happening) => self.note(happening, now),
-            Message::Launched { container, run } => self.launched(&container, *run, now),
-            Message::TellAgain => self.written = None,
+            Message::Happened(happening) => self.note(*happening, now),
+            Message::Launched { container, run } => self.launched(&container, run, now),
+            Message::TellAgain => self.told = Told::Nothing,
             Message::Written(result) => self.written(result),
             Message::Removed(Ok(())) => {
                 self.forget();
@@ -328,7 +340,7 @@ impl Worker {
         });
     }
 
-    fn launched(&mut self, container: &str, run: Run, now: Timestamp) {
+    fn launched(&mut self, container: &str, run: Box<Run>, now: Timestamp) {
         self.note(Happening::Started { container: container.to_owned(), id: run.id.clone() }, now);
         self.count_start(now);
         match Hook::post_start(&self.context, &self.pod, container, run.pod_address) {
@@ -356,7 +368,6 @@ impl Worker {
     }
 
     fn take_pod(&mut self, newest: &Arc<Pod>) {
-        let own = self.pod.status.clone();
         for (name, seen) in &mut self.observed.containers {
             if image_of(&self.pod, name) == image_of(newest, name) {
                 continue;
@@ -367,9 +378,21 @@ impl Worker {
             }
         }
         self.observed.meet(newest);
-        let mut pod = Pod::clone(newest);
-        reporting::merge_status(&mut pod, own);
-        self.pod = Arc::new(pod);
+        let Some(own) = &self.pod.status else {
+            self.pod = Arc::clone(newest);
+            return;
+        };
+        if newest.status.as_ref().is_some_and(|status| reporting::says(status, own)) {
+            self.pod = Arc::clone(newest);
+            // One that is on its way would still come after this.
+            if !self.is_writing {
+                self.told = Told::WhatIsInPod;
+            }
+            return;
+        }
+        // What we said last may be newer than what the watch tells.
+        let status = reporting::beside_others(own.clone(), newest.status.as_ref());
+        self.pod = Arc::new(Pod { status: Some(status), ..Pod::clone(newest) });
     }
 
     /// Writes the status if it changed and no write is under way.
@@ -379,10 +402,14 @@ impl Worker {
             self.context.host_ports.release(spec::uid(&self.pod));
         }
         let status = pod_status(&self.pod, &self.observed, &self.context.host_address(), now);
-        let is_known = self.written.as_ref() == Some(&status);
-        if self.pod.status.as_ref() != Some(&status) {
+        let is_known = self.is_told(&status);
+        if !self.pod.status.as_ref().is_some_and(|said| reporting::says(said, &status)) {
+            if matches!(self.told, Told::WhatIsInPod) {
+                self.told = Told::Nothing;
+            }
             // Whoever was shown the pod keeps the one that it saw.
-            Arc::make_mut(&mut self.pod).status = Some(status.clone());
+            let pod = Arc::make_mut(&mut self.pod);
+            pod.status = Some(reporting::beside_others(status.clone(), pod.status.as_ref()));
         }
         self.is_quiet = false;
         if is_known || self.is_writing || self.is_removing || self.observed.is_gone || self.retry_write_at.is_some() {
@@ -393,7 +420,7 @@ impl Worker {
             return;
         }
         self.is_writing = true;
-        self.written = Some(status.clone());
+        self.told = Told::This(Box::new(status.clone()));
         let (context, pod, messages) = (Arc::clone(&self.context), self.pod.clone(), self.messages.clone());
         spawn_connection("pod status", async move {
             let result = reporting::write_status(&context, &pod, &status).await;
@@ -401,10 +428,28 @@ impl Worker {
         });
     }
 
+    /// Whether the API was told this status.
+    fn is_told(&self, status: &PodStatus) -> bool {
+        match &self.told {
+            Told::Nothing => false,
+            Told::This(told) => **told == *status,
+            Told::WhatIsInPod => self.pod.status.as_ref().is_some_and(|said| reporting::says(said, status)),
+        }
+    }
+
+    /// Whether the API was told what the pod's object says.
+    fn is_pod_told(&self) -> bool {
+        match &self.told {
+            Told::Nothing => false,
+            Told::This(told) => self.pod.status.as_ref().is_some_and(|said| reporting::says(said, told)),
+            Told::WhatIsInPod => true,
+        }
+    }
+
     /// Shows the pod to the rest of the agent.
     fn show(&self) {
         let is_quiet = self.observed.is_quiet();
-        let is_reported = self.observed.is_gone || (!self.is_writing && self.written == self.pod.status);
+        let is_reported = self.observed.is_gone || (!self.is_writing && self.is_pod_told());
         self.view.send_if_modified(|view| {
             let is_same = Arc::ptr_eq(&view.pod, &self.pod)
                 || (view.pod.metadata.resource_version == self.pod.metadata.resource_version
@@ -423,10 +468,15 @@ impl Worker {
     fn written(&mut self, result: Result<(), String>) {
         self.is_writing = false;
         match result {
-            Ok(()) => self.write_failures = 0,
+            Ok(()) => {
+                self.write_failures = 0;
+                if self.is_pod_told() {
+                    self.told = Told::WhatIsInPod;
+                }
+            }
             Err(error) => {
                 tracing::debug!(pod = spec::name(&self.pod), error, "writing a pod's status failed");
-                self.written = None;
+                self.told = Told::Nothing;
                 self.fail_write();
             }
         }

@@ -38,8 +38,8 @@ pub struct Observed {
     pub doom: Option<Doom>,
     /// The pod's object is gone from the API: what runs must stop and there is nobody to report to.
     pub is_gone: bool,
-    /// The containers by name.
-    pub containers: BTreeMap<String, ContainerObserved>,
+    /// The containers by name. Boxed: a map has room for eleven in each of its nodes, and most pods have one.
+    pub containers: BTreeMap<String, Box<ContainerObserved>>,
 }
 
 /// Why a pod failed as a whole.

@@ -50,13 +50,18 @@ pub fn pod_status(pod: &Pod, observed: &Observed, host_address: &str, now: Times
         host_ips: Some(vec![HostIP { ip: host_address.to_owned() }]),
         pod_ips: address.clone().map(|ip| vec![PodIP { ip }]),
         pod_ip: address,
-        start_time: observed.started_at.map(Time),
+        start_time: observed.started_at.map(time),
         container_statuses: shown(statuses),
         init_container_statuses: shown_if_any(init_statuses),
         ephemeral_container_statuses: shown_if_any(ephemeral_statuses),
         observed_generation: pod.metadata.generation,
         ..PodStatus::default()
     }
+}
+
+/// As the API keeps it, in whole seconds, so that what comes back from there is what was said.
+fn time(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }
 
 /// Whether the pod came to its end: no container of it starts again.
@@ -125,7 +130,7 @@ fn exit_code(observed: &Observed, container: &Container) -> Option<i32> {
 
 fn container_status(pod: &Pod, observed: &Observed, container: &Container) -> ContainerStatus {
     let nothing = ContainerObserved::default();
-    let seen = observed.containers.get(&container.name).unwrap_or(&nothing);
+    let seen = observed.containers.get(&container.name).map_or(&nothing, Box::as_ref);
     let (state, last) = states(pod, observed, container, seen);
     let running = match &seen.state {
         State::Running(running) => Some(running),
@@ -165,7 +170,7 @@ fn states<'a>(
 ) -> (ContainerState, Option<&'a Termination>) {
     match &seen.state {
         State::Running(running) => {
-            let running = ContainerStateRunning { started_at: Some(Time(running.since)) };
+            let running = ContainerStateRunning { started_at: Some(time(running.since)) };
             (ContainerState { running: Some(running), ..ContainerState::default() }, seen.last.as_ref())
         }
         State::Ended(end) if will_restart(pod, observed, container, end) => {
@@ -243,8 +248,8 @@ fn terminated(end: &Termination) -> ContainerStateTerminated {
         exit_code: end.exit_code,
         reason: Some(end.reason.clone()),
         message: end.message.clone(),
-        started_at: end.started_at.map(Time),
-        finished_at: Some(Time(end.finished_at)),
+        started_at: end.started_at.map(time),
+        finished_at: Some(time(end.finished_at)),
         ..ContainerStateTerminated::default()
     }
 }
@@ -349,7 +354,7 @@ impl Verdict {
 fn condition(pod: &Pod, name: &str, verdict: &Verdict, now: Timestamp) -> PodCondition {
     let status = if verdict.is_true { "True" } else { "False" };
     let known = pod.status.as_ref().and_then(|s| s.conditions.as_ref()?.iter().find(|c| c.type_ == name));
-    let since = known.filter(|c| c.status == status).and_then(|c| c.last_transition_time.clone()).unwrap_or(Time(now));
+    let since = known.filter(|c| c.status == status).and_then(|c| c.last_transition_time.clone()).unwrap_or(time(now));
     PodCondition {
         type_: name.to_owned(),
         status: status.to_owned(),
