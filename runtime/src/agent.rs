@@ -145,7 +145,7 @@ impl Agent {
             node_state: watch::Sender::default(),
             config,
         });
-        let pods = Arc::new(Pods::default());
+        let pods = Arc::new(Pods::new(Arc::clone(&context)));
         let (registered_sender, registered) = watch::channel(None);
         let kept = restore(&context, &pods, &store).await;
         let machine = Machine::read(&context.config.data_dir);
@@ -175,7 +175,7 @@ impl Agent {
                 tasks.spawn("manifests", follow);
             }
             // No static pod is wanted; one that was may have left a mirror.
-            None => pods.synchronize(&context, &[], Origin::File).await,
+            None => pods.synchronize(&[], Origin::File).await,
         }
         tasks.spawn("pods", follow::follow_pods(Arc::clone(&context), Arc::clone(&pods), range_known));
         tasks.spawn("sources", tell_sources(Arc::clone(&pods), changes));
@@ -274,7 +274,7 @@ async fn restore(context: &Arc<Context>, pods: &Pods, store: &LocalStore) -> Kep
         tracing::info!(pods = records.len(), "starting the pods of the last run");
     }
     for record in records {
-        pods.restore(context, record);
+        pods.restore(record);
     }
     network
 }

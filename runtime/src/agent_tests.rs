@@ -156,10 +156,23 @@ fn merge(object: &mut Value, patch: &Value) {
     for (name, value) in fields {
         if value.is_null() {
             object.as_object_mut().map(|o| o.remove(name));
+        } else if name == "conditions" {
+            merge_by_type(&mut object[name.as_str()], value);
         } else {
             merge(&mut object[name.as_str()], value);
         }
     }
+}
+
+fn merge_by_type(known: &mut Value, patch: &Value) {
+    let mut merged = known.as_array().cloned().unwrap_or_default();
+    for condition in patch.as_array().into_iter().flatten() {
+        match merged.iter_mut().find(|known| known["type"] == condition["type"]) {
+            Some(known) => merge(known, condition),
+            None => merged.push(condition.clone()),
+        }
+    }
+    *known = merged.into();
 }
 
 fn answer(status: StatusCode, value: &Value) -> Response<Body> {
@@ -415,6 +428,65 @@ async fn a_pod_becomes_ready_answers_and_goes_when_it_is_deleted() {
     deleted["metadata"]["deletionGracePeriodSeconds"] = json!(30);
     api.put(&path("web"), deleted);
     api.until(&path("web"), Value::is_null).await;
+    agent.shutdown().await;
+}
+
+/// Waits until no pod has a worker.
+async fn all_rest(agent: &Agent) {
+    while !agent.pods().awake().is_empty() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_pod_with_which_there_is_nothing_to_do_rests_until_it_is_told_something() {
+    let (directory, api) = (tempfile::tempdir().expect("directory"), Api::default());
+    let agent = agent(directory.path(), &api).await;
+    api.put(&path("web"), pod("web", "hello:1", "Always"));
+    let mut ready = api.until(&path("web"), is_ready).await;
+    all_rest(&agent).await;
+    assert_eq!(call(&agent, &ready).await, "hi");
+    assert!(agent.pods().find("default", "web").is_some() && agent.pods().is_busy("uid-web"));
+    ready["metadata"]["labels"] = json!({"a": "b"});
+    ready["metadata"]["generation"] = json!(2);
+    api.put(&path("web"), ready);
+    let mut seen = api.until(&path("web"), |pod| pod["status"]["observedGeneration"] == 2).await;
+    all_rest(&agent).await;
+    assert_eq!(seen["status"]["containerStatuses"][0]["restartCount"], 0);
+    let shown = agent.pods().find("default", "web").expect("the pod");
+    assert_eq!(shown.metadata.labels.as_ref().map(|labels| labels.len()), Some(1));
+    seen["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    seen["metadata"]["deletionGracePeriodSeconds"] = json!(30);
+    api.put(&path("web"), seen);
+    api.until(&path("web"), Value::is_null).await;
+    while agent_has_pods(&agent) {
+        tokio::task::yield_now().await;
+    }
+    agent.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_readiness_gate_that_others_open_stays_open() {
+    let (directory, api) = (tempfile::tempdir().expect("directory"), Api::default());
+    let agent = agent(directory.path(), &api).await;
+    let mut web = pod("web", "hello:1", "Always");
+    web["spec"]["readinessGates"] = json!([{"conditionType": "example.com/open"}]);
+    api.put(&path("web"), web);
+    let is_waiting = |pod: &Value| {
+        let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.iter().any(|c| c["type"] == "Ready" && c["reason"] == "ReadinessGatesNotReady")
+    };
+    let mut waiting = api.until(&path("web"), is_waiting).await;
+    let open = json!({"type": "example.com/open", "status": "True"});
+    waiting["status"]["conditions"].as_array_mut().expect("conditions").push(open);
+    api.put(&path("web"), waiting);
+    api.until(&path("web"), is_ready).await;
+    // Once it rests it has said its last.
+    all_rest(&agent).await;
+    let rests = api.get(&path("web")).expect("the pod");
+    assert!(is_ready(&rests), "{rests}");
+    let ready = rests["status"]["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == "Ready");
+    assert_eq!(ready.map(|ready| ready["reason"].is_null()), Some(true), "what it waited for is no longer said");
     agent.shutdown().await;
 }
 

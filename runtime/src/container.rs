@@ -53,7 +53,6 @@ pub struct Run {
     live: Arc<Live>,
     usage: Arc<dyn Usage>,
     listens: Vec<SocketAddr>,
-    messages: mpsc::Sender<Message>,
 }
 
 enum Control {
@@ -184,7 +183,6 @@ pub async fn start(
         live,
         usage,
         listens: Vec::new(),
-        messages: messages.clone(),
     };
     match started {
         Started::Function(function) => {
@@ -339,11 +337,26 @@ fn request<T>(container: &Container, resource: &str, read: impl Fn(Quantity) -> 
 }
 
 impl Run {
-    /// Asks it to stop once `before` is done; a function drains, a process hears of it. Returns at once.
-    pub fn stop(&self, before: impl Future<Output = ()> + Send + 'static, is_unhealthy: bool) {
+    /// Which container it is of.
+    pub fn container(&self) -> &str {
+        &self.container
+    }
+
+    /// Whether it does nothing but answer requests, and tells its pod's worker nothing by itself.
+    pub fn is_function(&self) -> bool {
+        matches!(self.control, Control::Function { .. })
+    }
+
+    /// Asks it to stop once `before` is done; a function drains, a process hears of it. Returns at once; its end is told later.
+    pub fn stop(
+        &self,
+        before: impl Future<Output = ()> + Send + 'static,
+        is_unhealthy: bool,
+        messages: &mpsc::Sender<Message>,
+    ) {
         match &self.control {
             Control::Function { target, killed } => {
-                let (target, killed, messages) = (Arc::clone(target), killed.clone(), self.messages.clone());
+                let (target, killed, messages) = (Arc::clone(target), killed.clone(), messages.clone());
                 let ended = |exit_code: i32, reason: &str| Happening::Ended {
                     container: self.container.clone(),
                     id: self.id.clone(),

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::limits::DISK_SCAN_FILES;
 use crate::pod::spec;
@@ -48,6 +49,14 @@ impl PodDisk {
         let volumes = volumes.filter_map(|volume| self.volumes.get(&volume.name));
         volumes.chain(self.logs.values()).fold(Used::default(), |sum, used| sum.plus(*used))
     }
+}
+
+/// Whether the pod itself says how much of the disk something of it may use.
+pub fn has_limit(pod: &Pod) -> bool {
+    let limits = |limits: &BTreeMap<String, Quantity>| limits.contains_key("ephemeral-storage");
+    volumes(pod).any(|volume| volume.empty_dir.as_ref().is_some_and(|empty| empty.size_limit.is_some()))
+        || spec::every_container(pod)
+            .any(|container| container.resources.as_ref().and_then(|all| all.limits.as_ref()).is_some_and(limits))
 }
 
 /// The volumes of a pod.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::{Deserialize, Serialize};
-use shoal_client::{Cache, Selection, Snapshot, Update, changes};
+use shoal_client::{Cache, Selection};
 use shoal_network::{Door, Listeners};
 use tokio::sync::watch;
 
@@ -17,6 +17,7 @@ use crate::cluster_table::cluster_table;
 use crate::context::Context;
 use crate::limits::NODE_PORT_RETRY;
 use crate::pod::spec;
+use crate::pod_feed::{PodChange, PodFeed};
 use crate::pods::{Origin, Pods};
 use crate::static_pods::mirror::is_mirror;
 
@@ -40,20 +41,12 @@ pub struct KeptNetwork {
 
 /// Gives the pods of this node to their workers for ever.
 pub async fn follow_pods(context: Arc<Context>, pods: Arc<Pods>, mut range_known: watch::Receiver<bool>) {
-    let fields = Some(format!("spec.nodeName={}", context.config.node_name));
-    let selection = Selection { fields, ..Selection::default() };
-    let cache = Cache::<Pod>::start(context.client.clone(), selection, context.tasks.stop().clone());
-    let mut signal = cache.changed();
-    cache.synced().await;
+    let feed = PodFeed::start(context.client.clone(), &context.config.node_name, context.tasks.stop().clone());
     let mut mirrors = BTreeMap::new();
-    let mut known = Snapshot::new();
     let mut is_first = true;
     loop {
-        signal.mark_unchanged();
-        let newest = cache.snapshot();
-        let mut changed = changes(&known, &newest);
-        known = newest;
-        if !known.is_empty() && !*range_known.borrow() {
+        let mut changed = feed.next(is_first).await;
+        if !changed.is_empty() && !*range_known.borrow() {
             let known = |known: &bool| *known;
             if tokio::time::timeout(RANGE_PATIENCE, range_known.wait_for(known)).await.is_err() {
                 tracing::warn!("the cluster has given this node no pod network (spec.podCIDR); its pods wait for one");
@@ -65,28 +58,25 @@ pub async fn follow_pods(context: Arc<Context>, pods: Arc<Pods>, mut range_known
         note_mirrors(&context, mirrors.values().cloned().collect());
         if is_first {
             // Those that were kept on disk may be gone from the API.
-            let wanted: Vec<Arc<Pod>> = changed.into_iter().filter_map(|update| update.current).collect();
-            pods.synchronize(&context, &wanted, Origin::Api).await;
+            let wanted: Vec<Arc<Pod>> = changed.into_iter().filter_map(|change| change.current).collect();
+            pods.synchronize(&wanted, Origin::Api).await;
         } else {
-            pods.follow(&context, &changed).await;
+            pods.follow(&changed).await;
         }
         is_first = false;
-        if signal.changed().await.is_err() {
-            return;
-        }
     }
 }
 
 /// Takes the mirrors out of what changed; what is left are the pods that the API wants.
-fn take_mirrors(mirrors: &mut BTreeMap<String, Arc<Pod>>, changed: &mut [Update<Pod>]) {
-    for update in changed {
-        if let Some(mirror) = update.previous.take_if(|pod| is_mirror(pod)) {
-            mirrors.remove(spec::uid(&mirror));
+fn take_mirrors(mirrors: &mut BTreeMap<String, Arc<Pod>>, changed: &mut [PodChange]) {
+    for change in changed {
+        if change.gone.as_ref().is_some_and(|uid| mirrors.remove(uid).is_some()) {
+            change.gone = None;
         }
-        if let Some(mirror) = update.current.take_if(|pod| is_mirror(pod)) {
+        if let Some(mirror) = change.current.take_if(|pod| is_mirror(pod)) {
             mirrors.insert(spec::uid(&mirror).to_owned(), mirror);
         }
-        update.current = update.current.take().map(of_the_api);
+        change.current = change.current.take().map(of_the_api);
     }
 }
 

@@ -26,6 +26,8 @@ pub const HAPPENING_QUEUE: usize = 256;
 
 /// How long a new pod that is only starting is not reported: mostly it is ready sooner, and each write less brings that forward.
 pub const STARTING_QUIET: Duration = Duration::from_millis(30);
+/// How long a pod with which there is nothing to do keeps its worker.
+pub const REST_AFTER: Duration = Duration::from_secs(1);
 /// Pods a node takes by default: one /24 of addresses less network, gateway and broadcast, rounded down.
 pub const DEFAULT_PODS: u32 = 250;
 
@@ -63,6 +65,8 @@ pub const MANIFEST_PERIOD: Duration = Duration::from_secs(2);
 pub const MANIFEST_BYTES: u64 = 1024 * 1024;
 /// How often the pods' files are counted and it is looked at what the node has left.
 pub const EVICTION_PERIOD: Duration = Duration::from_secs(10);
+/// Each so many times it is looked at the files of pods that rest, too.
+pub const EVICTION_LOOKS_AT_REST: u32 = 6;
 /// Files of one pod that are looked at in one scan.
 pub const DISK_SCAN_FILES: usize = 100_000;
 /// How long the containers of a pod that is evicted may take to end, as in Kubernetes.

@@ -113,10 +113,15 @@ impl Usages {
         }
     }
 
-    /// Takes what was found on the disk.
-    pub fn set_disk(&self, disk: BTreeMap<String, PodDisk>, readings: Readings) {
+    /// Takes what was found on the disk: of all pods (`is_whole`), or of some.
+    pub fn set_disk(&self, disk: BTreeMap<String, PodDisk>, readings: Readings, is_whole: bool) {
         let mut inner = self.lock();
-        (inner.disk, inner.readings) = (disk, readings);
+        inner.readings = readings;
+        if is_whole {
+            inner.disk = disk;
+        } else {
+            inner.disk.extend(disk);
+        }
     }
 
     /// The memory of a pod's containers now, by their names.

@@ -4,6 +4,7 @@
 //! in tasks that answer with a [`Message`]; the worker itself never waits for the API, a disk or a guest.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,13 +18,15 @@ use crate::container::{self, Run};
 use crate::context::Context;
 use crate::eviction::pressure;
 use crate::hooks::Hook;
-use crate::limits::{HAPPENING_QUEUE, STARTING_QUIET, TOKEN_RETRY, WRITE_RETRY_FIRST, WRITE_RETRY_LONGEST};
+use crate::limits::{HAPPENING_QUEUE, REST_AFTER, STARTING_QUIET, TOKEN_RETRY, WRITE_RETRY_FIRST, WRITE_RETRY_LONGEST};
+use crate::places::{Place, Places};
 use crate::pod::back_off::after;
 use crate::pod::observed::{Image, State, Volumes};
 use crate::pod::status::has_ended;
 use crate::pod::{Happening, Observed, PodAction, next_wake, pod_actions, pod_status, spec, support, tokens};
 use crate::pod_record::PodRecord;
 use crate::pod_view::PodView;
+use crate::resting::{Resting, Woken, may_rest};
 use crate::{mount, probing, reporting, shutdown};
 
 /// What a worker's tasks tell it.
@@ -57,13 +60,29 @@ pub struct WorkerHandle {
 }
 
 /// Starts a worker for a pod that is new (`record` is `None`) or was kept on disk.
-pub fn spawn(context: &Arc<Context>, pod: &Arc<Pod>, record: Option<PodRecord>) -> WorkerHandle {
+pub fn spawn(context: &Arc<Context>, places: &Arc<Places>, pod: &Arc<Pod>, record: Option<PodRecord>) -> WorkerHandle {
+    start(context, pod, |seat| Worker::new(Arc::clone(context), Arc::clone(places), pod, record, seat))
+}
+
+/// Starts a worker for a pod that rested.
+pub fn resume(context: &Arc<Context>, places: &Arc<Places>, woken: Woken) -> WorkerHandle {
+    let pod = Arc::clone(&woken.pod);
+    start(context, &pod, |seat| Worker::resumed(Arc::clone(context), Arc::clone(places), woken, seat))
+}
+
+/// What a worker has of its channels.
+struct Seat {
+    messages: mpsc::Sender<Message>,
+    view: watch::Sender<PodView>,
+}
+
+fn start(context: &Context, pod: &Arc<Pod>, worker: impl FnOnce(Seat) -> Worker) -> WorkerHandle {
     let (pod_sender, pods) = watch::channel(Arc::clone(pod));
     let (messages, inbox) = mpsc::channel(HAPPENING_QUEUE);
     let (view, views) = watch::channel(PodView::new(pod));
     let handle = WorkerHandle { pod: pod_sender, view: views, messages: messages.clone() };
     // Boxed, since a task's future holds what it is made of more than once.
-    let worker = Box::new(Worker::new(Arc::clone(context), pod, record, messages, view));
+    let worker = Box::new(worker(Seat { messages, view }));
     context.tasks.spawn("pod worker", worker.work(pods, inbox));
     handle
 }
@@ -80,6 +99,8 @@ enum Told {
 
 struct Worker {
     context: Arc<Context>,
+    /// Where the pod is put to rest.
+    places: Arc<Places>,
     /// The object with our own status: the one that the API's watch gave, once that says what we do.
     pod: Arc<Pod>,
     observed: Observed,
@@ -90,7 +111,8 @@ struct Worker {
     write_failures: u32,
     retry_write_at: Option<Instant>,
     is_removing: bool,
-    kept: Option<Observed>,
+    /// The hash of what was kept on disk last: it only has to tell one state of the pod from the next.
+    kept: Option<u64>,
     view: watch::Sender<PodView>,
     /// Whether its start was counted, or was another process'.
     is_counted: bool,
@@ -103,10 +125,10 @@ struct Worker {
 impl Worker {
     fn new(
         context: Arc<Context>,
+        places: Arc<Places>,
         pod: &Arc<Pod>,
         record: Option<PodRecord>,
-        messages: mpsc::Sender<Message>,
-        view: watch::Sender<PodView>,
+        seat: Seat,
     ) -> Worker {
         let now = Timestamp::now();
         let is_known = record.is_some();
@@ -125,11 +147,24 @@ impl Worker {
         if let Some(refusal) = observed.refusal.as_ref().filter(|_| !is_known) {
             context.events.warning(pod, None, &refusal.reason, &refusal.message);
         }
+        Worker { is_counted: is_known, ..Worker::with(context, places, Arc::clone(pod), observed, seat) }
+    }
+
+    /// The worker of a pod that rested.
+    fn resumed(context: Arc<Context>, places: Arc<Places>, woken: Woken, seat: Seat) -> Worker {
+        let Woken { pod, observed, runs } = woken;
+        let kept = Some(hash_of(&observed));
+        let told = Told::WhatIsInPod;
+        Worker { runs, told, kept, is_counted: true, ..Worker::with(context, places, pod, observed, seat) }
+    }
+
+    fn with(context: Arc<Context>, places: Arc<Places>, pod: Arc<Pod>, observed: Observed, seat: Seat) -> Worker {
         Worker {
             context,
-            pod: Arc::clone(pod),
+            places,
+            pod,
             observed,
-            messages,
+            messages: seat.messages,
             runs: BTreeMap::new(),
             told: Told::Nothing,
             is_writing: false,
@@ -137,8 +172,8 @@ impl Worker {
             retry_write_at: None,
             is_removing: false,
             kept: None,
-            view,
-            is_counted: is_known,
+            view: seat.view,
+            is_counted: false,
             quiet_until: Instant::now() + STARTING_QUIET,
             is_quiet: false,
         }
@@ -151,7 +186,8 @@ impl Worker {
             self.report(now);
             self.show();
             self.keep();
-            let wake = self.wake_at(now);
+            let is_settled = self.is_settled(now);
+            let wake = if is_settled { Instant::now() + REST_AFTER } else { self.wake_at(now) };
             tokio::select! {
                 message = inbox.recv() => {
                     let Some(message) = message else { return };
@@ -171,7 +207,12 @@ impl Worker {
                     let newest = Arc::clone(&pods.borrow_and_update());
                     self.take_pod(&newest);
                 }
-                () = tokio::time::sleep_until(wake) => self.retry_write_at = self.retry_write_at.filter(|at| *at > Instant::now()),
+                () = tokio::time::sleep_until(wake) => {
+                    if is_settled && self.rest(&pods, &inbox) {
+                        return;
+                    }
+                    self.retry_write_at = self.retry_write_at.filter(|at| *at > Instant::now());
+                }
             }
         }
     }
@@ -269,7 +310,7 @@ impl Worker {
                 events.warning(&pod, Some(&name), "FailedPreStopHook", &format!("PreStopHook failed: {message}"));
             }
         };
-        run.stop(before, is_unhealthy);
+        run.stop(before, is_unhealthy, &self.messages);
     }
 
     /// New requests of this node prefer other pods from now on.
@@ -507,10 +548,11 @@ impl Worker {
     /// Keeps the pod on disk, beside the work.
     fn keep(&mut self) {
         // A static pod is kept by its manifest.
-        if self.is_removing || spec::is_static(&self.pod) || self.kept.as_ref() == Some(&self.observed) {
+        let hash = hash_of(&self.observed);
+        if self.is_removing || spec::is_static(&self.pod) || self.kept == Some(hash) {
             return;
         }
-        self.kept = Some(self.observed.clone());
+        self.kept = Some(hash);
         self.context.keep_pod(&self.pod, &self.observed);
     }
 
@@ -519,6 +561,34 @@ impl Worker {
             self.context.network.local().remove(address);
         }
         self.context.forget_pod(&self.pod);
+    }
+
+    /// Whether there is nothing to do before somebody says something.
+    fn is_settled(&self, now: Timestamp) -> bool {
+        matches!(self.told, Told::WhatIsInPod)
+            && !self.is_writing
+            && !self.is_removing
+            && !self.is_quiet
+            && self.retry_write_at.is_none()
+            && self.runs.values().all(|run| run.is_function())
+            && may_rest(&self.pod, &self.observed)
+            && next_wake(&self.pod, &self.observed, now).is_none()
+    }
+
+    /// Puts the pod to rest, unless somebody is about to say something to this worker; true if the worker is over.
+    fn rest(&mut self, pods: &watch::Receiver<Arc<Pod>>, inbox: &mpsc::Receiver<Message>) -> bool {
+        let places = Arc::clone(&self.places);
+        let mut places = places.lock();
+        // One sender is the worker's own, one its handle's.
+        let is_alone = self.messages.strong_count() == 2 && inbox.is_empty() && !pods.has_changed().unwrap_or(true);
+        let Some(place) = places.get_mut(spec::uid(&self.pod)) else { return false };
+        let is_its_own = place.worker().is_some_and(|worker| worker.messages.same_channel(&self.messages));
+        if !is_alone || !is_its_own {
+            return false;
+        }
+        let Some(resting) = Resting::new(&self.pod, &self.observed, &mut self.runs) else { return false };
+        *place = Place::Resting(resting);
+        true
     }
 
     fn wake_at(&self, now: Timestamp) -> Instant {
@@ -530,6 +600,12 @@ impl Worker {
         let quiet = self.is_quiet.then_some(self.quiet_until);
         [self.retry_write_at, quiet].into_iter().flatten().fold(decided, Instant::min)
     }
+}
+
+fn hash_of(observed: &Observed) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    observed.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn image_of(pod: &Pod, container: &str) -> Option<String> {

@@ -85,6 +85,7 @@ pub struct WorkerArguments {
 impl WorkerArguments {
     /// Runs the worker until it is asked to end.
     pub fn run(self) -> anyhow::Result<()> {
+        shoal_runtime::few_arenas();
         super::start_logging()?;
         let config = self.config()?;
         // The agent has little to do; guests have threads of their own.

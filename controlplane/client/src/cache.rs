@@ -1,32 +1,17 @@
-//! A copy of all objects of a kind that follows the API: a list, then a watch, then a watch from where that one stopped.
-//!
-//! The copy moves from one revision to a later one and never back. Only when the API no longer keeps the revision that the
-//! copy stands at is everything listed again; what vanished meanwhile is reported as deleted.
+//! A copy of all objects of a kind that follows the API (see `follower`). After a new list, what vanished meanwhile is reported as
+//! deleted.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use imbl::OrdMap;
-use imbl::ordmap::DiffItem;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Client, ClientError, ListOptions, Object, ObjectKey, WatchEvent, key_of, limits, revision_of};
+use crate::follower::{Selection, Sink, follow};
+use crate::{Client, Object, ObjectKey, WatchEvent, key_of, limits, revision_of};
 
 /// All objects of a cache at one moment, by their keys. Cheap to clone.
 pub type Snapshot<K> = OrdMap<ObjectKey, Arc<K>>;
-
-/// Which objects a cache holds.
-#[derive(Debug, Clone, Default)]
-pub struct Selection {
-    /// In this namespace; everywhere if empty.
-    pub namespace: String,
-    /// With these labels.
-    pub labels: Option<String>,
-    /// With these fields: `spec.nodeName=w1`.
-    pub fields: Option<String>,
-}
 
 /// One object changed.
 #[derive(Debug, Clone)]
@@ -35,18 +20,6 @@ pub struct Update<K> {
     pub previous: Option<Arc<K>>,
     /// What it is; `None` if it is gone.
     pub current: Option<Arc<K>>,
-}
-
-/// What changed from one snapshot of a cache to a later one. It takes the time of what changed, not of what there is.
-pub fn changes<K: Object + PartialEq>(before: &Snapshot<K>, after: &Snapshot<K>) -> Vec<Update<K>> {
-    let update = |item| match item {
-        DiffItem::Add(_, new) => Update { previous: None, current: Some(Arc::clone(new)) },
-        DiffItem::Update { old: (_, old), new: (_, new) } => {
-            Update { previous: Some(Arc::clone(old)), current: Some(Arc::clone(new)) }
-        }
-        DiffItem::Remove(_, old) => Update { previous: Some(Arc::clone(old)), current: None },
-    };
-    before.diff(after).map(update).collect()
 }
 
 /// A copy of the objects of a kind. Cheap to clone; all clones are the same copy.
@@ -71,17 +44,7 @@ impl<K: Object> Cache<K> {
     /// Starts to follow `selection`, in a task that ends with `stop`.
     pub fn start(client: Client, selection: Selection, stop: CancellationToken) -> Self {
         let cache = Self::detached();
-        let follower = Follower {
-            cache: cache.clone(),
-            client,
-            namespace: selection.namespace,
-            options: ListOptions { labels: selection.labels, fields: selection.fields, resource_version: None },
-        };
-        // Boxed, because the compiler cannot see through so many borrowing futures that the task may move between threads.
-        let follow: BoxFuture<'static, ()> = Box::pin(follower.run());
-        shoal_link::tasks::spawn_connection("cache", async move {
-            stop.run_until_cancelled_owned(follow).await;
-        });
+        follow(cache.clone(), client, selection, stop);
         cache
     }
 
@@ -213,63 +176,18 @@ impl<K: Object> Cache<K> {
     }
 }
 
-struct Follower<K> {
-    cache: Cache<K>,
-    client: Client,
-    namespace: String,
-    options: ListOptions,
-}
-
-impl<K: Object> Follower<K> {
-    async fn run(self) {
-        let mut failures = 0;
-        loop {
-            if let Err(error) = self.list_and_watch(&mut failures).await {
-                failures += 1;
-                tracing::debug!(kind = K::KIND, %error, "a cache lists again");
-            }
-            tokio::time::sleep(pause(failures)).await;
-        }
+impl<K: Object> Sink<K> for Cache<K> {
+    fn replace_all(&self, items: Vec<K>, revision: u64) {
+        Cache::replace_all(self, items, revision);
     }
 
-    /// Lists, then watches until only a new list helps.
-    async fn list_and_watch(&self, failures: &mut u32) -> Result<(), ClientError> {
-        let listed = self.client.list::<K>(&self.namespace, &self.options).await?;
-        let revision =
-            listed.resource_version.parse().map_err(|_| ClientError::Decode("a list has no revision".to_owned()))?;
-        self.cache.replace_all(listed.items, revision);
-        *failures = 0;
-        loop {
-            let before = self.cache.revision();
-            match self.watch().await {
-                Ok(()) => *failures = 0,
-                Err(error) if error.is_expired() => return Err(error),
-                Err(error) => {
-                    *failures = if self.cache.revision() > before { 1 } else { failures.saturating_add(1) };
-                    tracing::debug!(kind = K::KIND, %error, "a watch broke off");
-                    tokio::time::sleep(pause(*failures)).await;
-                }
-            }
-        }
+    fn apply(&self, event: WatchEvent<K>) {
+        Cache::apply(self, event);
     }
 
-    async fn watch(&self) -> Result<(), ClientError> {
-        let from = self.cache.revision().to_string();
-        let mut watch = self.client.watch::<K>(&self.namespace, &self.options, &from).await?;
-        while let Some(event) = watch.next().await? {
-            self.cache.apply(event);
-        }
-        // A server that ends every watch at once would otherwise be asked without a pause.
-        tokio::time::sleep(pause(0)).await;
-        Ok(())
+    fn revision(&self) -> u64 {
+        Cache::revision(self)
     }
-}
-
-/// Doubles with every failure, up to a longest, and differs from one cache to the next.
-fn pause(failures: u32) -> Duration {
-    let (first, longest) = limits::RETRY_PAUSES;
-    let whole = first.saturating_mul(1 << failures.min(10)).min(longest);
-    whole.mul_f64(0.5 + rand::random::<f64>() / 2.0)
 }
 
 /// The object as it is kept: who manages which field is of no use to those who watch, and often larger than the rest.
@@ -310,24 +228,6 @@ mod tests {
         assert_eq!((names(&cache), cache.revision()), (vec![("a".to_owned(), 5)], 9));
         cache.apply(WatchEvent::Deleted(object("a", 12)));
         assert_eq!((names(&cache), cache.revision()), (vec![], 12));
-    }
-
-    #[test]
-    fn two_snapshots_tell_what_changed() {
-        let cache = Cache::detached();
-        cache.replace_all((0..500).map(|n| object(&format!("o{n}"), 1)).collect(), 1);
-        let before = cache.snapshot();
-        cache.apply(WatchEvent::Modified(object("o7", 2)));
-        cache.apply(WatchEvent::Deleted(object("o8", 3)));
-        cache.apply(WatchEvent::Added(object("p", 4)));
-        let name = |object: Option<Arc<ConfigMap>>| object.map(|object| key_of(&*object).name).unwrap_or_default();
-        let seen: Vec<_> = changes(&before, &cache.snapshot())
-            .into_iter()
-            .map(|update| (name(update.previous), name(update.current)))
-            .collect();
-        let pair = |before: &str, after: &str| (before.to_owned(), after.to_owned());
-        assert_eq!(seen, [pair("o7", "o7"), pair("o8", ""), pair("", "p")]);
-        assert!(changes(&cache.snapshot(), &cache.snapshot()).is_empty());
     }
 
     #[test]

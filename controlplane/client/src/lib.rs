@@ -6,6 +6,7 @@
 mod cache;
 mod client;
 mod error;
+mod follower;
 pub mod kubeconfig;
 pub mod limits;
 mod link_transport;
@@ -15,9 +16,10 @@ mod tls_transport;
 mod transport;
 mod watch;
 
-pub use cache::{Cache, Selection, Snapshot, Update, changes};
+pub use cache::{Cache, Snapshot, Update};
 pub use client::{Client, DeleteOptions, ListOptions, Listed, Patch, Propagation};
 pub use error::ClientError;
+pub use follower::{Selection, Sink, follow};
 pub use kubeconfig::Kubeconfig;
 pub use link_transport::LinkTransport;
 pub use object::{Object, ObjectKey, collection_path, key_of, object_path, revision_of};

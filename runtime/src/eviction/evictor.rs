@@ -15,7 +15,7 @@ use super::threshold::{Readings, Signal, Thresholds};
 use crate::context::Context;
 use crate::disk_use::{self, Places, PodDisk};
 use crate::image_gc::collector;
-use crate::limits::{EVICTION_GRACE, EVICTION_PATIENCE, EVICTION_PERIOD};
+use crate::limits::{EVICTION_GRACE, EVICTION_LOOKS_AT_REST, EVICTION_PATIENCE, EVICTION_PERIOD};
 use crate::pod::observed::{Doom, Refusal};
 use crate::pod::spec;
 use crate::pods::Pods;
@@ -91,12 +91,22 @@ pub async fn keep_watch(context: Arc<Context>, pods: Arc<Pods>, signals: Arc<dyn
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut seen = Seen::default();
     let mut under_way: Option<(String, Timestamp)> = None;
+    let mut looks = 0u32;
     loop {
         ticks.tick().await;
-        let active = pods.active();
-        let Some(mut look) = look_at(&context, &active, &signals).await else { continue };
-        let now = Timestamp::now();
         let thresholds = &context.config.eviction_hard;
+        // What rests has no limit of its own and changes slowly; where room must be made it counts as all others.
+        let mut is_whole = looks.is_multiple_of(EVICTION_LOOKS_AT_REST);
+        looks = looks.wrapping_add(1);
+        let mut active = if is_whole { pods.active() } else { pods.awake() };
+        let Some(mut look) = look_at(&context, &active, &signals).await else { continue };
+        if !is_whole && !thresholds.met(&look.readings).is_empty() {
+            is_whole = true;
+            active = pods.active();
+            let Some(whole) = look_at(&context, &active, &signals).await else { continue };
+            look = whole;
+        }
+        let now = Timestamp::now();
         let met = thresholds.met(&look.readings);
         seen.note(&met, now);
         let is_disk_short = met.iter().any(|signal| Pressure::of(*signal) == Pressure::Disk);
@@ -114,7 +124,7 @@ pub async fn keep_watch(context: Arc<Context>, pods: Arc<Pods>, signals: Arc<dyn
         let patience = SignedDuration::try_from(EVICTION_PATIENCE).unwrap_or(SignedDuration::MAX);
         under_way = under_way.filter(|(uid, since)| pods.is_busy(uid) && now.duration_since(*since) < patience);
         let chosen = evictions(&active, &look, thresholds, under_way.is_some());
-        context.usages.set_disk(look.disk, look.readings);
+        context.usages.set_disk(look.disk, look.readings, is_whole);
         for eviction in chosen {
             tracing::warn!(uid = eviction.uid, message = eviction.message, "a pod is evicted");
             context.metrics.evicted(eviction.signal);

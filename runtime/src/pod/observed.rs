@@ -20,7 +20,7 @@ use super::status::has_ended;
 const CONFIG_RETRY: SignedDuration = SignedDuration::from_secs(10);
 
 /// Everything that is known of one pod.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Hash)]
 pub struct Observed {
     /// When the agent took the pod.
     pub started_at: Option<Timestamp>,
@@ -43,7 +43,7 @@ pub struct Observed {
 }
 
 /// Why a pod failed as a whole.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub struct Refusal {
     /// One word.
     pub reason: String,
@@ -52,7 +52,7 @@ pub struct Refusal {
 }
 
 /// The end of a pod that the node itself decides.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub struct Doom {
     /// Why.
     pub refusal: Refusal,
@@ -70,7 +70,7 @@ impl Doom {
 }
 
 /// The state of a pod's volumes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub enum Volumes {
     /// Not there.
     #[default]
@@ -94,7 +94,7 @@ pub enum Volumes {
 }
 
 /// One container.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Hash)]
 pub struct ContainerObserved {
     /// Its module.
     #[serde(skip)]
@@ -112,7 +112,7 @@ pub struct ContainerObserved {
 }
 
 /// The state of a container's module.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub enum Image {
     /// Not looked for.
     #[default]
@@ -138,7 +138,7 @@ pub enum Image {
 }
 
 /// What a container does.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Hash)]
 pub enum State {
     /// It has never run.
     #[default]
@@ -159,7 +159,7 @@ pub enum State {
 }
 
 /// A container that runs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Hash)]
 pub struct Running {
     /// Of this run.
     pub id: String,
@@ -181,7 +181,7 @@ pub struct Running {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub struct Termination {
     /// The exit code.
     pub exit_code: i32,
@@ -329,6 +329,41 @@ impl Observed {
             }
         }
         self
+    }
+
+    /// Whether everything is as it should be and nothing is under way: the volumes are there for good, all containers run and are
+    /// ready, but for init containers that have ended well.
+    pub fn is_settled(&self) -> bool {
+        let is_settled = |container: &ContainerObserved| {
+            container.image == Image::Present
+                && match &container.state {
+                    State::Running(running) => {
+                        !running.is_starting_up
+                            && running.is_started
+                            && running.is_ready
+                            && running.unhealthy.is_none()
+                            && running.kill_at.is_none()
+                            && !running.is_killed
+                    }
+                    State::Ended(end) => end.exit_code == 0,
+                    State::Waiting | State::Starting | State::Misconfigured { .. } => false,
+                }
+        };
+        self.refusal.is_none()
+            && self.doom.is_none()
+            && !self.is_gone
+            && self.volumes == Volumes::Mounted
+            && self.renew_at.is_none()
+            && !self.is_quiet()
+            && self.containers.values().all(|container| is_settled(container))
+    }
+
+    /// What is not written down of a pod that is settled is as it must have been.
+    pub fn settle(&mut self) {
+        self.volumes = Volumes::Mounted;
+        for container in self.containers.values_mut() {
+            container.image = Image::Present;
+        }
     }
 
     /// Whether nothing of the pod runs or is being started.

@@ -10,6 +10,7 @@ use super::actions::{PodAction, next_wake, pod_actions};
 use super::observed::{Happening, Observed, ProbeKind, State};
 use super::spec;
 use super::status::{has_ended, pod_status};
+use crate::resting::may_rest;
 
 const HOST: &str = "127.0.1.1";
 /// How long a token in a volume is good.
@@ -384,5 +385,23 @@ proptest! {
         let bytes = serde_json::to_vec(&life.observed).expect("written");
         let read: Observed = serde_json::from_slice(&bytes).expect("read");
         prop_assert_eq!(read.after_restart(life.now), life.observed.after_restart(life.now));
+    }
+
+    #[test]
+    fn a_pod_that_may_rest_has_nothing_to_do_and_wakes_as_it_was(pod in pod_strategy(), steps in prop::collection::vec(step(), 0..60)) {
+        let mut life = Life::new(pod);
+        for step in &steps {
+            life.decide();
+            // Every pod here has a token, and would be awake for that alone.
+            let observed = Observed { renew_at: None, ..life.observed.clone() };
+            if may_rest(&life.pod, &observed) && next_wake(&life.pod, &observed, life.now).is_none() {
+                prop_assert_eq!(pod_actions(&life.pod, &observed, life.now), []);
+                let bytes = serde_json::to_vec(&observed).expect("written");
+                let mut read: Observed = serde_json::from_slice(&bytes).expect("read");
+                read.settle();
+                prop_assert_eq!(read, observed);
+            }
+            life.take(step);
+        }
     }
 }

@@ -43,7 +43,7 @@ pub async fn follow(
                 }
                 told = found.wrong;
                 let wanted: Vec<Arc<Pod>> = found.pods.into_values().collect();
-                pods.synchronize(&context, &wanted, Origin::File).await;
+                pods.synchronize(&wanted, Origin::File).await;
             }
             // What cannot be read is not empty: the pods stay.
             Err(error) => tracing::warn!(path = %directory.display(), %error, "the manifests cannot be read"),
