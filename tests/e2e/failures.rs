@@ -93,6 +93,32 @@ pub fn a_killed_worker_s_pods_move(cluster: &mut Cluster) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// Who hears no worker at all is more likely deaf than without workers.
+pub fn pods_stay_when_no_worker_is_to_be_heard(cluster: &mut Cluster) -> anyhow::Result<()> {
+    let kubectl = &cluster.kubectl;
+    let (before, workers) = (pods(kubectl)?, cluster.names("worker")?);
+    for worker in &workers {
+        cluster.signal(worker, Signal::STOP)?;
+    }
+    let tainted = eventually("both nodes are seen to be silent", PATIENCE, || {
+        let taints = kubectl.ok(&["get", "nodes", "-o", "jsonpath={.items[*].spec.taints[*]}"])?;
+        ensure!(taints.matches("node.kubernetes.io/unreachable").count() >= 2, "{taints}");
+        Ok(taints)
+    });
+    let during = pods(kubectl)?;
+    for worker in &workers {
+        cluster.signal(worker, Signal::CONT)?;
+    }
+    let tainted = tainted?;
+    ensure!(!tainted.contains("NoExecute"), "pods are sent away: {tainted}");
+    kubectl.ok(&["wait", "--for=condition=Ready", "node", "--all", "--timeout=60s"])?;
+    eventually("both workers answer again", PATIENCE, || {
+        WORKERS.iter().try_for_each(|worker| answered(&format!("{worker}:30080"), "/").map(drop))
+    })?;
+    ensure!(before == during && before == pods(kubectl)?, "pods were replaced although nobody could take them");
+    Ok(())
+}
+
 pub fn functions_answer_with_every_server_dead(cluster: &mut Cluster) -> anyhow::Result<()> {
     // Pods on both workers, so that requests cross from one to the other.
     cluster.kubectl.ok(&["rollout", "restart", "deployment/hello"])?;

@@ -94,6 +94,7 @@ fn cases() -> Vec<Case<Cluster>> {
         case!(failures::a_killed_leader_loses_no_acknowledged_write),
         case!(failures::any_server_answers_and_a_restarted_one_catches_up),
         case!(failures::a_killed_worker_s_pods_move),
+        case!(failures::pods_stay_when_no_worker_is_to_be_heard),
         case!(failures::functions_answer_with_every_server_dead),
         case!(failures::a_second_up_finds_everything_as_it_was),
     ]

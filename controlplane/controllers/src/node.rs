@@ -40,13 +40,48 @@ const PRESSURES: [(&str, &str); 4] = [
     ("NetworkUnavailable", "node.kubernetes.io/network-unavailable"),
 ];
 
-/// What `node` needs: `heard` is when it was last heard of, `pods` are those on it.
-pub fn reconcile(node: &Node, heard: Timestamp, pods: &[&Pod], patience: Patience, now: Timestamp) -> Vec<Action> {
+/// What was heard of the nodes, by the clock of whoever listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// When this node was last heard of.
+    pub last: Timestamp,
+    /// When no node at all was to be heard for the last time, if ever: see [`is_nobody_heard`].
+    pub nobody_at: Option<Timestamp>,
+}
+
+/// Whether no node at all is to be heard: `nodes` are all of them, each with the time when it was last heard of.
+///
+/// Then it is rather the control plane that is cut off, and there is nowhere to go (Kubernetes: the full disruption of all zones). One
+/// that was heard of in the last three quarters of a grace period counts as heard: nodes renew their Leases four times in one, so that
+/// those which fall silent together do so here.
+pub fn is_nobody_heard<'a>(
+    nodes: impl IntoIterator<Item = (&'a Node, Timestamp)>,
+    patience: Patience,
+    now: Timestamp,
+) -> bool {
+    let is_heard = |node: &Node, last: Timestamp| is_ready(node) && now.duration_since(last) * 4 < patience.grace * 3;
+    let mut nodes = nodes.into_iter().peekable();
+    nodes.peek().is_some() && !nodes.any(|(node, last)| is_heard(node, last))
+}
+
+/// Whether the node's last word is that it is ready, and nobody has taken it away.
+pub fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// What `node` needs; `pods` are those on it.
+///
+/// As long as no node is to be heard, and for a grace period after that, in which they may all come back, no pod leaves a node that
+/// is silent.
+pub fn reconcile(node: &Node, heard: Heard, pods: &[&Pod], patience: Patience, now: Timestamp) -> Vec<Action> {
     if node.metadata.deletion_timestamp.is_some() {
         return Vec::new();
     }
-    let expiry = heard.checked_add(patience.grace).unwrap_or(Timestamp::MAX);
+    let expiry = heard.last.checked_add(patience.grace).unwrap_or(Timestamp::MAX);
     let is_silent = expiry <= now;
+    let trusted_from = heard.nobody_at.and_then(|at| at.checked_add(patience.grace).ok());
+    let is_deaf = is_silent && trusted_from.is_some_and(|from| now < from);
     let mut actions = Vec::new();
     if is_silent && let Some(unknown) = unknown(node, now) {
         actions.push(Action::replace_status(&unknown));
@@ -57,9 +92,12 @@ pub fn reconcile(node: &Node, heard: Timestamp, pods: &[&Pod], patience: Patienc
     if !is_silent {
         actions.push(Action::LookAgain { at: expiry });
     }
+    if let Some(at) = trusted_from.filter(|_| is_deaf) {
+        actions.push(Action::LookAgain { at });
+    }
     let mut wanted = node.clone();
     let spec = wanted.spec.get_or_insert_default();
-    let taints = taints(node, now);
+    let taints = taints(node, is_deaf, now);
     if taints != spec.taints.clone().unwrap_or_default() {
         spec.taints = Some(taints.clone()).filter(|taints| !taints.is_empty());
     }
@@ -79,7 +117,7 @@ pub fn reconcile(node: &Node, heard: Timestamp, pods: &[&Pod], patience: Patienc
         }
     }
     // Nobody is there to say that they have stopped: what is being deleted on a node that has vanished is let go.
-    if is_silent {
+    if is_silent && !is_deaf {
         for pod in pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some()) {
             actions.push(force(pod));
         }
@@ -128,14 +166,15 @@ fn unknown(node: &Node, now: Timestamp) -> Option<Node> {
     changed.then_some(unknown)
 }
 
-/// The taints that follow from the node's state, and those that others set.
-fn taints(node: &Node, now: Timestamp) -> Vec<Taint> {
+/// The taints that follow from the node's state, and those that others set. If nobody is to be heard, none that pods leave for.
+fn taints(node: &Node, is_deaf: bool, now: Timestamp) -> Vec<Taint> {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let ready =
         conditions.iter().find(|condition| condition.type_ == "Ready").map(|condition| condition.status.as_str());
     let mut wanted = Vec::new();
     match ready {
         Some("True") => {}
+        Some("Unknown") if is_deaf => wanted.push((UNREACHABLE, "NoSchedule")),
         Some("Unknown") => wanted.extend([(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]),
         _ => wanted.extend([(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")]),
     }

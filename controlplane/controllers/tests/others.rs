@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
-use shoal_controllers::node::{self, Patience};
+use shoal_controllers::node::{self, Heard, Patience};
 use shoal_controllers::{Action, Thing, endpoints, garbage, namespace};
 
 fn read<K: serde::de::DeserializeOwned>(value: Value) -> K {
@@ -110,12 +110,55 @@ fn node(ready: &str, extra: &Value) -> Node {
     }))
 }
 
+/// A node that may be silent while others are heard.
+fn alone(last: Timestamp) -> Heard {
+    Heard { last, nobody_at: None }
+}
+
+#[test]
+fn pods_stay_where_they_are_while_no_node_at_all_is_to_be_heard() {
+    let at = |second| Timestamp::from_second(second).expect("a time");
+    let silent = node("Unknown", &json!({}));
+    let deleted = pod("d", &json!({"metadata": {"deletionTimestamp": "1970-01-01T00:00:01Z"}}));
+    let pods = [pod("p", &json!({})), deleted];
+    let look = |node: &Node, now| {
+        let heard = Heard { last: at(990), nobody_at: Some(at(1_000)) };
+        node::reconcile(node, heard, &[&pods[0], &pods[1]], Patience::LAN, now)
+    };
+    // They are heard again from 1000 on; this one may still come.
+    assert_eq!(words(&look(&silent, at(1_003))), ["replace Node a/"]);
+    assert!(look(&silent, at(1_003)).contains(&Action::LookAgain { at: at(1_004) }));
+    let strict = json!({"taints": [{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]});
+    let Some(Action::Replace { object, .. }) =
+        look(&node("Unknown", &strict), at(1_003)).into_iter().find(|action| matches!(action, Action::Replace { .. }))
+    else {
+        panic!("its taints change")
+    };
+    assert_eq!(object["spec"]["taints"].as_array().map(Vec::len), Some(1));
+    assert_eq!(object["spec"]["taints"][0]["effect"], "NoSchedule");
+    assert_eq!(words(&look(&silent, at(1_004))), ["replace Node a/", "delete Pod p", "delete Pod d"]);
+}
+
+#[test]
+fn nobody_is_heard_when_none_that_is_ready_was_heard_of_lately() {
+    let at = |second| Timestamp::from_second(second).expect("a time");
+    let (ready, unknown) = (node("True", &json!({})), node("Unknown", &json!({})));
+    let is_nobody = |nodes: &[(&Node, i64)]| {
+        let nodes = nodes.iter().map(|(node, last)| (*node, at(*last)));
+        node::is_nobody_heard(nodes, Patience::LAN, at(1_000))
+    };
+    assert!(!is_nobody(&[]), "without nodes nobody is missed");
+    assert!(!is_nobody(&[(&ready, 999), (&unknown, 990)]));
+    assert!(is_nobody(&[(&ready, 997), (&unknown, 990)]));
+    assert!(is_nobody(&[(&unknown, 1_000)]));
+}
+
 #[test]
 fn a_silent_node_is_unknown_then_tainted_and_its_pods_leave() {
     let now = Timestamp::from_second(1_000).expect("a time");
     let heard = now - SignedDuration::from_secs(5);
     let pod = pod("p", &json!({}));
-    let look = |node: &Node, heard| node::reconcile(node, heard, &[&pod], Patience::LAN, now);
+    let look = |node: &Node, last| node::reconcile(node, alone(last), &[&pod], Patience::LAN, now);
     let spec = json!({});
     assert_eq!(words(&look(&node("True", &spec), heard)), ["replace Node a/status"]);
     assert_eq!(words(&look(&node("Unknown", &spec), heard)), ["replace Node a/", "delete Pod p"]);
@@ -133,7 +176,7 @@ fn a_node_s_pressure_is_a_taint_for_as_long_as_it_lasts() {
             "spec": {"taints": taints},
             "status": {"conditions": conditions},
         }));
-        let actions = node::reconcile(&node, now, &[], Patience::LAN, now);
+        let actions = node::reconcile(&node, alone(now), &[], Patience::LAN, now);
         actions.into_iter().find_map(|action| match action {
             Action::Replace { object, .. } => Some(object["spec"]["taints"].clone()),
             _ => None,
@@ -155,7 +198,7 @@ fn a_pod_that_says_how_long_it_stays_stays_so_long() {
         json!({"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "timeAdded": "1970-01-01T00:16:00Z"});
     let other = json!({"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"});
     let gone = node("Unknown", &json!({"taints": [other, taint]}));
-    let look = |now| node::reconcile(&gone, Timestamp::MIN, &[&pod], Patience::LAN, now);
+    let look = |now| node::reconcile(&gone, alone(Timestamp::MIN), &[&pod], Patience::LAN, now);
     assert_eq!(look(now), [Action::LookAgain { at: now + SignedDuration::from_secs(20) }]);
     assert_eq!(words(&look(now + SignedDuration::from_secs(20))), ["delete Pod p"]);
 }

@@ -52,8 +52,16 @@ pub(super) struct Queues {
     pub(super) pods: Arc<Queue>,
 }
 
-/// When each node was last heard of, by this process' clock: those of the nodes may be wrong.
-type Heard = Arc<Mutex<BTreeMap<String, Timestamp>>>;
+/// What was heard of the nodes, by this process' clock: those of the nodes may be wrong.
+#[derive(Default)]
+struct Hearing {
+    /// When each node was last heard of.
+    nodes: BTreeMap<String, Timestamp>,
+    /// When nobody was to be heard for the last time.
+    nobody_at: Option<Timestamp>,
+}
+
+type Heard = Arc<Mutex<Hearing>>;
 
 /// Starts all controllers.
 pub(crate) fn start(tasks: &Tasks, client: &Client, observed: &Observed, settings: &Settings, recorder: &Recorder) {
@@ -121,8 +129,21 @@ fn look_at_node(
     let Some(found) = observed.nodes.get("", &key.name) else {
         return node::pods_of_no_node(&key.name, &references(&pods));
     };
-    let last = *heard.lock().unwrap_or_else(PoisonError::into_inner).entry(key.name.clone()).or_insert(now);
-    node::reconcile(&found, last, &references(&pods), patience, now)
+    let nodes = observed.nodes.snapshot();
+    let heard = {
+        let mut hearing = heard.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in nodes.keys() {
+            hearing.nodes.entry(key.name.clone()).or_insert(now);
+        }
+        hearing.nodes.retain(|name, _| nodes.contains_key(&ObjectKey::new("", name)));
+        let all = nodes.iter().map(|(key, node)| (&**node, hearing.nodes.get(&key.name).copied().unwrap_or(now)));
+        if node::is_nobody_heard(all, patience, now) {
+            hearing.nobody_at = Some(now);
+        }
+        let last = hearing.nodes.get(&key.name).copied().unwrap_or(now);
+        node::Heard { last, nobody_at: hearing.nobody_at }
+    };
+    node::reconcile(&found, heard, &references(&pods), patience, now)
 }
 
 fn node_of(pod: &Pod) -> &str {
@@ -229,8 +250,8 @@ fn feed(tasks: &Tasks, observed: &Observed, queues: &Arc<Queues>, heard: &Heard)
             return;
         }
         let name = lease.metadata.name.clone().unwrap_or_default();
-        let is_known = seen.nodes.get("", &name).is_some_and(|node| is_ready(&node));
-        heard.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), Timestamp::now());
+        let is_known = seen.nodes.get("", &name).is_some_and(|node| node::is_ready(&node));
+        heard.lock().unwrap_or_else(PoisonError::into_inner).nodes.insert(name.clone(), Timestamp::now());
         // A node that is well is looked at when its Lease runs out; one that was not may be back.
         if !is_known {
             queues.nodes.add(ObjectKey::new("", name));
@@ -317,11 +338,6 @@ fn controller<K: Object>(object: &K, kind: &str) -> Option<ObjectKey> {
     // One of another kind is nobody's here, and its key leads to nothing.
     let name = if owner.kind == kind { owner.name.as_str() } else { "" };
     Some(ObjectKey::new(metadata.namespace.as_deref().unwrap_or_default(), name))
-}
-
-fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 fn deployments_of(observed: &Observed, set: &ReplicaSet) -> Vec<ObjectKey> {
