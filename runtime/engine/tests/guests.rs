@@ -1,6 +1,7 @@
 //! Real guests within their limits: the bundled examples, and a few modules in text.
 
 mod network;
+mod reuse;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -651,7 +652,7 @@ async fn an_instance_is_kept_only_where_it_is_allowed_and_as_often_as_it_is() {
     let module = example(&engine, "hello").await;
     // What is kept keeps its memory.
     for (requests, kept_after) in [(None, [false, false, false]), (Some(3), [true, true, false])] {
-        let reuse = requests.map(|requests| Reuse { instances: 4, requests });
+        let reuse = requests.map(|requests| Reuse { instances: 4, requests, concurrency: 1 });
         let grants = Grants { reuse, ..Grants::none(Arc::new(Printed::default())) };
         let function = module.function(grants).expect("a function");
         for is_kept in kept_after {
@@ -664,7 +665,7 @@ async fn an_instance_is_kept_only_where_it_is_allowed_and_as_often_as_it_is() {
 #[tokio::test]
 async fn an_instance_that_has_not_answered_is_not_kept() {
     let engine = engine();
-    let reuse = Some(Reuse { instances: 4, requests: 9 });
+    let reuse = Some(Reuse { instances: 4, requests: 9, concurrency: 1 });
     let silent = handling(&engine, "nop", |grants| grants.reuse = reuse).await;
     for _ in 0..3 {
         let (status, body) = ask(&silent, "/").await;
