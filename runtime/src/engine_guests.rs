@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use shoal_client::empty_body;
 use shoal_engine::{
-    Engine, EngineConfig, ExitReason, Kind, LogSink, Module, Outbound, OutboundError, Preopen, Sockets,
+    Engine, EngineConfig, ExitReason, Kind, LogSink, Module, Outbound, OutboundError, Preopen, Sockets, StartError,
 };
 use shoal_images::{ClusterRegistry, Digest, ImageStore};
 use shoal_network::{Body, BoxError};
@@ -21,6 +21,7 @@ use crate::guests::{
 };
 use crate::logs::Stream;
 use crate::outbound::{OutboundError as Refusal, PodOutbound};
+use crate::pod::function_settings::REUSE_CONCURRENCY;
 use crate::pod_sockets::PodSockets;
 use crate::uplink::Uplink;
 
@@ -138,7 +139,10 @@ impl Program for Loaded {
         let grants = engine_grants(grants);
         match kind {
             Kind::Function => {
-                let function = self.module.function(grants).map_err(|error| error.to_string())?;
+                let function = self.module.function(grants).map_err(|error| match error {
+                    StartError::OneAtATime => format!("metadata.annotations[{REUSE_CONCURRENCY}]: must be 1: {error}"),
+                    error => error.to_string(),
+                })?;
                 Ok(Started::Function(Arc::new(Function(function))))
             }
             Kind::Process => {

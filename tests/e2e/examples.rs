@@ -14,8 +14,10 @@ pub const WORKERS: [&str; 2] = ["127.0.1.1", "127.0.1.2"];
 /// How long something may take that usually takes a second or two; the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-const NAMES: [&str; 11] =
-    ["hello", "back", "front", "ticker", "journal", "echo", "teller", "louder", "batch", "tandem", "unruly"];
+const NAMES: [&str; 13] = [
+    "hello", "back", "front", "ticker", "journal", "echo", "teller", "louder", "tally", "chorus", "batch", "tandem",
+    "unruly",
+];
 
 /// A file of a bundled example.
 pub fn example(name: &str, file: &str) -> PathBuf {
@@ -29,7 +31,7 @@ pub fn the_bundled_examples_start(cluster: &mut Cluster) -> anyhow::Result<()> {
         ensure!(printed.lines().last() == Some(&format!("{name}:1")), "push printed {printed:?}");
         cluster.kubectl.ok(&["apply", "-f", &example(name, "manifest.yaml").to_string_lossy()])?;
     }
-    for name in ["hello", "back", "front", "ticker", "echo", "teller", "louder"] {
+    for name in ["hello", "back", "front", "ticker", "echo", "teller", "louder", "tally", "chorus"] {
         let deployment = format!("deployment/{name}");
         let printed = cluster.kubectl.ok(&["wait", "--for=condition=Available", &deployment, "--timeout=60s"])?;
         ensure!(printed.contains("condition met"), "{printed}");

@@ -8,6 +8,7 @@ mod apply;
 mod debug;
 mod examples;
 mod failures;
+mod functions;
 mod helm;
 mod images;
 mod inputs;
@@ -76,6 +77,9 @@ fn cases() -> Vec<Case<Cluster>> {
         case!(sockets::processes_talk_by_name_from_worker_to_worker),
         case!(sockets::node_ports_carry_any_protocol),
         case!(sockets::a_process_that_serves_is_drained),
+        case!(sockets::processes_of_wasi_0_3_have_the_same_sockets),
+        case!(functions::instances_of_wasi_0_3_are_reused_where_the_pod_says_so),
+        case!(functions::what_cannot_be_reused_so_is_named),
         case!(sockets::host_ports_lead_to_their_pods_and_are_had_once),
         case!(tokens::a_pod_gets_tokens_of_its_account_that_end_with_it),
         case!(inputs::bad_manifests_get_the_error_that_kubectl_users_know),

@@ -8,6 +8,7 @@ use anyhow::ensure;
 use shoal_tests::{Cluster, Tool, eventually};
 
 use crate::examples::{PATIENCE, WORKERS, example};
+use crate::streams::Forward;
 
 const FAR: &str = r#"
 apiVersion: v1
@@ -157,6 +158,119 @@ pub fn a_process_that_serves_is_drained(cluster: &mut Cluster) -> anyhow::Result
     ensure!(rest == "the last word", "{rest:?}");
     kubectl.ok(&["wait", "--for=delete", "pod/far", "--timeout=60s"])?;
     kubectl.ok(&["delete", "service/far", "service/crowd", "--timeout=60s"])?;
+    Ok(())
+}
+
+/// A process of WASI 0.3 on worker 2, and its Service.
+const CHOIR: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: choir, labels: {app: choir}}
+spec:
+  nodeName: worker-2
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: chorus
+      image: chorus:1
+      args: [serve, "7"]
+      env: [{name: POD_NAME, value: choir}]
+      ports: [{name: echo, containerPort: 7}, {name: echo-udp, containerPort: 7, protocol: UDP}]
+      readinessProbe: {tcpSocket: {port: echo}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: choir}
+spec:
+  type: NodePort
+  selector: {app: choir}
+  ports:
+    - {name: echo, port: 70, targetPort: echo, nodePort: 30117}
+    - {name: echo-udp, port: 70, targetPort: echo-udp, protocol: UDP, nodePort: 30117}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: audience}
+---
+"#;
+
+/// A pod of WASI 0.3 on worker 1 that asks and ends; `allowed` is what it may reach beside its own namespace.
+fn listener(name: &str, namespace: &str, allowed: &str, arguments: &str) -> String {
+    asker(name, namespace, arguments).replace("echo:1", "chorus:1").replace(
+        "labels: {app: asker}",
+        &format!("labels: {{app: asker}}, annotations: {{shoal.dev/allowed-outbound-hosts: '{allowed}'}}"),
+    )
+}
+
+/// Says something to whoever greets there, and hears it come back.
+fn converse(address: &str) -> anyhow::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"over and out")?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut heard = String::new();
+    stream.read_to_string(&mut heard)?;
+    ensure!(heard == "chorus of choir\nover and out", "{address}: {heard:?}");
+    Ok(())
+}
+
+pub fn processes_of_wasi_0_3_have_the_same_sockets(cluster: &mut Cluster) -> anyhow::Result<()> {
+    cluster.shoal(&["push", &example("chorus", "chorus.wasm").to_string_lossy(), "chorus:1"])?;
+    let kubectl = &cluster.kubectl;
+    kubectl.ok_with(&["apply", "-f", "-"], CHOIR)?;
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/choir", "--timeout=60s"])?;
+    for worker in WORKERS {
+        eventually("the process greets and repeats", PATIENCE, || converse(&format!("{worker}:30117")))?;
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        eventually("a datagram comes back", PATIENCE, || {
+            socket.send_to(b"over", (worker, 30_117))?;
+            let mut answer = [0; 16];
+            let (length, from) = socket.recv_from(&mut answer)?;
+            ensure!(&answer[..length] == b"over" && from.port() == 30_117, "{answer:?} of {from}");
+            Ok(())
+        })?;
+    }
+    let forward = Forward::start(kubectl, &[], &["pod/choir", ":7"])?;
+    converse(&forward.addresses[0])?;
+    drop(forward);
+
+    let cluster_ip = kubectl.ok(&["get", "service", "choir", "-o", "jsonpath={.spec.clusterIP}"])?;
+    let allowed = "choir.default:70";
+    let listeners = listener("sung-by-tcp", "default", "", "[ask, 'choir:70', hello]")
+        + &listener("sung-by-udp", "default", "", "[ask-udp, 'choir.default.svc:70', hello]")
+        + &listener("resolved", "default", "", "[resolve, choir.default.svc.cluster.local]")
+        + &listener("invited", "audience", allowed, "[ask, 'choir.default:70', hello]")
+        + &listener("uninvited", "audience", "", "[ask, 'choir.default:70', hello]");
+    kubectl.ok_with(&["apply", "-f", "-"], &listeners)?;
+    let by_tcp = said(kubectl, "sung-by-tcp", "default", "Succeeded")?;
+    ensure!(by_tcp.contains(&format!("connected to {cluster_ip}:70 from 10.")), "{by_tcp}");
+    ensure!(by_tcp.contains("chorus of choir\nhello\n"), "{by_tcp}");
+    let by_udp = said(kubectl, "sung-by-udp", "default", "Succeeded")?;
+    ensure!(by_udp == format!("{cluster_ip}:70 answered hello\n"), "{by_udp}");
+    let resolved = said(kubectl, "resolved", "default", "Succeeded")?;
+    ensure!(resolved == format!("{cluster_ip}\n"), "{resolved}");
+    let invited = said(kubectl, "invited", "audience", "Succeeded")?;
+    ensure!(invited.contains("chorus of choir\nhello\n"), "{invited}");
+    let uninvited = said(kubectl, "uninvited", "audience", "Failed")?;
+    ensure!(uninvited.contains("AccessDenied"), "{uninvited}");
+    kubectl.ok(&["delete", "pods", "-A", "-l", "app=asker", "--timeout=60s"])?;
+
+    // Who is connected when the pod is deleted finishes, and with him the pod.
+    let mut stream = TcpStream::connect((WORKERS[1], 30_117))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.read_exact(&mut [0; 16])?;
+    kubectl.ok(&["delete", "pod/choir", "--grace-period=600", "--wait=false"])?;
+    eventually("nobody else is let in", PATIENCE, || {
+        ensure!(converse("127.0.1.2:30117").is_err(), "somebody is");
+        Ok(())
+    })?;
+    stream.write_all(b"the last word")?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest)?;
+    ensure!(rest == "the last word", "{rest:?}");
+    kubectl.ok(&["wait", "--for=delete", "pod/choir", "--timeout=60s"])?;
+    kubectl.ok(&["delete", "service/choir", "namespace/audience", "--timeout=60s"])?;
     Ok(())
 }
 

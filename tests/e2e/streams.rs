@@ -207,16 +207,17 @@ spec:
 }
 
 /// `kubectl port-forward` with ports of its own choice; it ends with this.
-struct Forward {
+pub struct Forward {
     child: Child,
-    addresses: Vec<String>,
+    /// Where it listens, one for each port.
+    pub addresses: Vec<String>,
     /// Kept: it would die of a closed pipe when it tells of a connection.
     lines: mpsc::Receiver<String>,
     errors: mpsc::Receiver<String>,
 }
 
 impl Forward {
-    fn start(kubectl: &Tool, variables: &[(&str, &str)], arguments: &[&str]) -> anyhow::Result<Forward> {
+    pub fn start(kubectl: &Tool, variables: &[(&str, &str)], arguments: &[&str]) -> anyhow::Result<Forward> {
         let words: Vec<&str> = ["port-forward", "--address=127.0.0.1"].iter().chain(arguments).copied().collect();
         let mut child = kubectl
             .command(&words)

@@ -26,7 +26,7 @@ macro_rules! example {
 }
 
 /// All of them, those first that others ask.
-pub const EXAMPLES: [Example; 11] = [
+pub const EXAMPLES: [Example; 13] = [
     example!("hello", "an HTTP function, three copies behind a NodePort"),
     example!("back", "a function for other functions"),
     example!("front", "a function that asks back by its Service's name"),
@@ -35,6 +35,8 @@ pub const EXAMPLES: [Example; 11] = [
     example!("echo", "a process with sockets of its own: TCP and UDP behind a NodePort"),
     example!("teller", "a function that talks by TCP to echo"),
     example!("louder", "a function of WASI 0.3 that answers while it is still being told"),
+    example!("tally", "a function of WASI 0.3 whose instances answer many requests, several at once"),
+    example!("chorus", "a process of WASI 0.3 with sockets, which hears many at once"),
     example!("batch", "a computation that ends"),
     example!("tandem", "a process of WASI 0.3 that does several things at once"),
     example!("unruly", "burns CPU and eats memory, within its limits"),

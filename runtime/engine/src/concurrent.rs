@@ -2,7 +2,7 @@
 //!
 //! The bookkeeping for that is paid at every call, so that those of 0.2 keep an engine without it. This one is made when the first
 //! module needs it. Instances are made as for processes, without slots. What wasmtime has of 0.3 is marked experimental there;
-//! its sockets are denied, HTTP goes where that of 0.2 goes.
+//! its sockets are ours (`sockets::concurrent`), HTTP goes where that of 0.2 goes.
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use wasmtime::component::Linker;
 use crate::cache::Cache;
 use crate::engine;
 use crate::host::Host;
+use crate::sockets;
 
 /// The engine for WASI 0.3.
 pub(crate) struct Concurrent {
@@ -28,6 +29,7 @@ impl Concurrent {
         let engine = wasmtime::Engine::new(&config)?;
         let mut linker = engine::process_linker(&engine)?;
         wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+        sockets::concurrent::add_to_linker(&mut linker)?;
         wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
         let cache = cache.map(|directory| Cache::open(&folder(directory), &engine)).transpose()?;
         Ok(Self { engine, linker, cache })

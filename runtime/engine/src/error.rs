@@ -14,7 +14,7 @@ pub enum LoadError {
     Import(String),
     /// It exports nothing that can be run.
     #[error(
-        "it can be linked but not run: it exports neither wasi:http/incoming-handler, nor wasi:cli/run, nor _start"
+        "it can be linked but not run: it exports neither wasi:http/incoming-handler, nor wasi:http/handler, nor wasi:cli/run, nor _start"
     )]
     Library,
     /// The machine failed: the disk is full, or a file cannot be read. It may work later.
@@ -40,6 +40,9 @@ pub enum StartError {
         /// What the system said.
         reason: String,
     },
+    /// Several requests at once are granted to an instance that cannot have them.
+    #[error("an instance of a function of WASI 0.2 answers one request at a time")]
+    OneAtATime,
     /// The module is of the other kind.
     #[error("the module is {0}")]
     Kind(&'static str),

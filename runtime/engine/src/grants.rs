@@ -52,7 +52,7 @@ pub struct Grants {
     pub request_timeout: Duration,
     /// How many requests a function works on at once; as many again may wait.
     pub concurrency: usize,
-    /// Whether a function's instance may answer more than one request, one after the other; none is a fresh one for each.
+    /// Whether a function's instance may answer more than one request; none is a fresh one for each.
     pub reuse: Option<Reuse>,
 }
 
@@ -63,6 +63,8 @@ pub struct Reuse {
     pub instances: usize,
     /// How many requests one answers at most.
     pub requests: u32,
+    /// How many of them one works on at once at most; more than one only where the function is of WASI 0.3.
+    pub concurrency: usize,
 }
 
 impl Grants {

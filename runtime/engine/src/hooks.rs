@@ -5,14 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
-use tokio::sync::oneshot;
 use wasmtime_wasi_http::{Error, RequestOptions, Result, WasiBody, WasiHttpHooks};
 
 use crate::grants::{Body, BoxError, Outbound, OutboundError};
+
+/// How much of a body that a guest of WASI 0.3 writes is taken of it at once, in bytes: what is not read yet is our memory.
+const PIECE: usize = 64 * 1024;
 
 /// Sends a guest's requests where its grants say.
 pub(crate) struct Hooks {
@@ -24,6 +25,10 @@ type Completion = Box<dyn Future<Output = Result<()>> + Send>;
 impl WasiHttpHooks for Hooks {
     fn default_scheme(&mut self) -> Option<http::uri::Scheme> {
         Some(http::uri::Scheme::HTTP)
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        PIECE
     }
 
     fn send_request(
@@ -64,23 +69,11 @@ pub(crate) fn body_error(error: &BoxError) -> Error {
 
 /// A body that a guest writes, for us to read.
 pub(crate) fn from_guest(body: WasiBody) -> Body {
-    FromGuest { body: Mutex::new(body), _over: None }.boxed()
-}
-
-/// As [`from_guest`], and a future that ends with the body.
-pub(crate) fn from_guest_until(body: WasiBody) -> (Body, impl Future<Output = ()>) {
-    let (over, is_over) = oneshot::channel::<()>();
-    let body = FromGuest { body: Mutex::new(body), _over: Some(over) };
-    // Nothing is ever sent.
-    (body.boxed(), is_over.map(drop))
+    FromGuest(Mutex::new(body)).boxed()
 }
 
 /// Makes a body `Sync`, which ours must be and a guest's is not; the lock is never contended.
-struct FromGuest {
-    body: Mutex<WasiBody>,
-    /// Goes with the body, for whoever waits for its end.
-    _over: Option<oneshot::Sender<()>>,
-}
+struct FromGuest(Mutex<WasiBody>);
 
 impl http_body::Body for FromGuest {
     type Data = Bytes;
@@ -90,15 +83,15 @@ impl http_body::Body for FromGuest {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<std::result::Result<Frame<Bytes>, BoxError>>> {
-        let body = self.body.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let body = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
         Pin::new(body).poll_frame(context).map_err(|error| error.to_string().into())
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.lock().unwrap_or_else(PoisonError::into_inner).is_end_stream()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.lock().unwrap_or_else(PoisonError::into_inner).size_hint()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).size_hint()
     }
 }

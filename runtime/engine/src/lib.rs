@@ -23,7 +23,6 @@ mod sockets;
 mod stats;
 mod stop;
 mod usage;
-mod warm;
 
 pub use engine::{Engine, EngineConfig};
 pub use error::{LoadError, StartError};

@@ -1,6 +1,7 @@
 //! Real guests within their limits: the bundled examples, and a few modules in text.
 
 mod network;
+mod reuse;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -360,19 +361,26 @@ async fn a_process_that_listens_for_it_ends_by_itself_when_it_is_asked_to_stop()
 
 #[tokio::test]
 async fn a_process_that_is_asked_to_stop_lets_nobody_in_and_those_who_are_in_finish() {
+    for name in ["echo", "chorus"] {
+        let greeting = format!("{name} of nobody\n");
+        is_drained(name, &greeting).await;
+    }
+}
+
+async fn is_drained(name: &str, greeting: &str) {
     let engine = engine();
     let pod = Pod::new("10.64.0.2");
     let mut grants = Grants::none(Arc::new(Printed::default()));
-    grants.arguments = ["echo", "serve", "7"].map(str::to_string).into();
+    grants.arguments = [name, "serve", "7"].map(str::to_string).into();
     grants.sockets = Some(pod.clone());
-    let process = example(&engine, "echo").await.start(&grants).expect("it starts");
+    let process = example(&engine, name).await.start(&grants).expect("it starts");
     let mut stream = eventually(|| pod.open("10.64.0.9:1000", 7)).await;
-    stream.read_exact(&mut [0; 15]).await.expect("a greeting");
+    stream.read_exact(&mut vec![0; greeting.len()]).await.expect("a greeting");
     let late = pod.open("10.64.0.9:1001", 7).expect("it still listens");
     let mut left = process.ask_stop();
     assert!(pod.open("10.64.0.9:1002", 7).is_none());
     assert!(futures_util::poll!(&mut left).is_pending());
-    for (mut stream, heard) in [(stream, ""), (late, "echo of nobody\n")] {
+    for (mut stream, heard) in [(stream, ""), (late, greeting)] {
         stream.write_all(b"the rest").await.expect("it is taken");
         stream.shutdown().await.expect("an end");
         let mut answer = String::new();
@@ -404,17 +412,23 @@ async fn what_cannot_hear_that_it_should_stop_need_not_be_waited_for_but_one_tha
 
 #[tokio::test]
 async fn a_process_greets_first_and_hears_its_caller_out() {
+    for name in ["echo", "chorus"] {
+        hears_out(name, &format!("{name} of nobody\n")).await;
+    }
+}
+
+async fn hears_out(name: &str, greeting: &str) {
     let engine = engine();
     let (printed, pod) = (Arc::new(Printed::default()), Pod::new("10.64.0.2"));
     let mut grants = Grants::none(printed.clone());
-    grants.arguments = ["echo", "serve", "7"].map(str::to_string).into();
+    grants.arguments = [name, "serve", "7"].map(str::to_string).into();
     grants.sockets = Some(pod.clone());
-    let _process = example(&engine, "echo").await.start(&grants).expect("it starts");
+    let _process = example(&engine, name).await.start(&grants).expect("it starts");
     let mut stream = eventually(|| pod.open("10.64.0.9:1000", 7)).await;
     let heard = async {
-        let mut greeting = [0; 15];
-        stream.read_exact(&mut greeting).await.expect("a greeting");
-        assert_eq!(&greeting, b"echo of nobody\n");
+        let mut said = vec![0; greeting.len()];
+        stream.read_exact(&mut said).await.expect("a greeting");
+        assert_eq!(said, greeting.as_bytes());
         // More than lies between them, so that both sides must wait for each other.
         let said: Vec<u8> = (0..300_000u32).map(|n| n.to_le_bytes()[0]).collect();
         let (mut read, mut write) = tokio::io::split(stream);
@@ -441,33 +455,66 @@ async fn a_process_greets_first_and_hears_its_caller_out() {
 }
 
 #[tokio::test]
+async fn a_process_with_as_many_connections_as_it_may_lets_the_next_wait() {
+    // Of 4,096 sockets one listens.
+    const MOST: usize = 4_095;
+    let engine = engine();
+    let pod = Pod::new("10.64.0.2");
+    let mut grants = Grants::none(Arc::new(Printed::default()));
+    grants.arguments = ["chorus", "serve", "7"].map(str::to_string).into();
+    grants.sockets = Some(pod.clone());
+    let _process = example(&engine, "chorus").await.start(&grants).expect("it starts");
+    let mut streams = vec![eventually(|| pod.open("10.64.0.9:1000", 7)).await];
+    streams.extend((1..MOST).map(|_| pod.open("10.64.0.9:1000", 7).expect("it listens")));
+    let mut greeting = [0; 17];
+    for stream in &mut streams {
+        tokio::time::timeout(PATIENCE, stream.read_exact(&mut greeting)).await.expect("in time").expect("a greeting");
+    }
+    let mut next = pod.open("10.64.0.9:1001", 7).expect("it listens");
+    let mut greeted = Box::pin(next.read_exact(&mut greeting));
+    // Others are served meanwhile.
+    let stream = &mut streams[1];
+    stream.write_all(b"still there").await.expect("it is taken");
+    stream.read_exact(&mut [0; 11]).await.expect("it comes back");
+    assert!(futures_util::poll!(&mut greeted).is_pending());
+    streams.remove(0);
+    tokio::time::timeout(PATIENCE, greeted).await.expect("in time").expect("a greeting");
+}
+
+#[tokio::test]
 async fn a_process_connects_by_name_and_sees_the_addresses_that_it_asked_for() {
+    connects("echo", ["Connection refused", "Permission denied"]).await;
+    connects("chorus", ["ConnectionRefused", "AccessDenied"]).await;
+}
+
+/// `refused` and `denied` are its words for a connection that is refused and one that is not allowed.
+async fn connects(name: &'static str, [refused, denied]: [&str; 2]) {
     let world = Arc::default();
     let server = Pod::of(&world, "10.64.0.2");
     let engine = engine();
     let mut grants = Grants::none(Arc::new(Printed::default()));
-    grants.arguments = ["echo", "serve", "7"].map(str::to_string).into();
+    grants.arguments = [name, "serve", "7"].map(str::to_string).into();
     grants.sockets = Some(server.clone());
-    let _process = example(&engine, "echo").await.start(&grants).expect("it starts");
+    let _process = example(&engine, name).await.start(&grants).expect("it starts");
     eventually(|| server.open("10.64.0.9:1000", 7)).await;
     let ask = |arguments: &'static [&'static str]| {
         let client = Pod::of(&world, "10.64.0.3");
-        async move { run("echo", arguments, |grants| grants.sockets = Some(client)).await }
+        async move { run(name, arguments, |grants| grants.sockets = Some(client)).await }
     };
 
     let (exit, printed) = ask(&["ask", "server:7", "hello"]).await;
     assert_eq!(exit.code, 0, "{printed}");
     assert!(printed.starts_with("connected to 10.64.0.2:7 from 10.64.0.3:"), "{printed}");
-    assert!(printed.ends_with("\necho of nobody\nhello\n"), "{printed}");
+    assert!(printed.ends_with(&format!("\n{name} of nobody\nhello\n")), "{printed}");
     let (exit, printed) = ask(&["ask-udp", "server:7", "hello"]).await;
     assert_eq!((exit.code, printed.as_str()), (0, "10.64.0.2:7 answered hello\n"));
     assert_eq!(ask(&["resolve", "server"]).await.1, "10.64.0.2\n");
 
     for (arguments, expected) in [
-        (&["ask", "server:8", "hello"][..], "Connection refused"),
-        (&["ask", "192.0.2.1:80", "hello"], "Permission denied"),
-        (&["ask-udp", "192.0.2.1:80", "hello"], "Permission denied"),
-        (&["resolve", "nobody"], "echo: "),
+        (&["ask", "server:8", "hello"][..], refused),
+        (&["ask", "192.0.2.1:80", "hello"], denied),
+        (&["ask-udp", "192.0.2.1:80", "hello"], denied),
+        (&["resolve", "nobody"], name),
     ] {
         let (exit, printed) = ask(arguments).await;
         assert!(exit.code == 1 && printed.contains(expected), "{arguments:?}: {printed}");
@@ -605,7 +652,7 @@ async fn an_instance_is_kept_only_where_it_is_allowed_and_as_often_as_it_is() {
     let module = example(&engine, "hello").await;
     // What is kept keeps its memory.
     for (requests, kept_after) in [(None, [false, false, false]), (Some(3), [true, true, false])] {
-        let reuse = requests.map(|requests| Reuse { instances: 4, requests });
+        let reuse = requests.map(|requests| Reuse { instances: 4, requests, concurrency: 1 });
         let grants = Grants { reuse, ..Grants::none(Arc::new(Printed::default())) };
         let function = module.function(grants).expect("a function");
         for is_kept in kept_after {
@@ -618,7 +665,7 @@ async fn an_instance_is_kept_only_where_it_is_allowed_and_as_often_as_it_is() {
 #[tokio::test]
 async fn an_instance_that_has_not_answered_is_not_kept() {
     let engine = engine();
-    let reuse = Some(Reuse { instances: 4, requests: 9 });
+    let reuse = Some(Reuse { instances: 4, requests: 9, concurrency: 1 });
     let silent = handling(&engine, "nop", |grants| grants.reuse = reuse).await;
     for _ in 0..3 {
         let (status, body) = ask(&silent, "/").await;

@@ -11,6 +11,8 @@ use shoal_engine::Reuse;
 const INSTANCES: &str = "shoal.dev/reuse-instances";
 /// How many requests one instance answers.
 const REQUESTS: &str = "shoal.dev/reuse-requests";
+/// How many of them one works on at once, where it can.
+pub const REUSE_CONCURRENCY: &str = "shoal.dev/reuse-concurrency";
 /// How many requests the function works on at once; as many again wait.
 const CONCURRENCY: &str = "shoal.dev/concurrency";
 /// How long it may work on one, as `30s` or `1m30s`.
@@ -18,6 +20,8 @@ const REQUEST_TIMEOUT: &str = "shoal.dev/request-timeout";
 
 /// The most instances that wait for one function.
 const MOST_INSTANCES: usize = 256;
+/// The most requests at once in one instance.
+const MOST_REUSE_CONCURRENCY: usize = 1_000;
 /// How many requests an instance answers when the pod does not say.
 const DEFAULT_REQUESTS: u32 = 1_000;
 /// The most requests that a function works on at once.
@@ -70,11 +74,20 @@ impl FunctionSettings {
 
 fn reuse(pod: &Pod) -> Result<Option<Reuse>, Wrong> {
     let requests = number(pod, REQUESTS, |requests| *requests > 0, "must be a number from 1 up")?;
-    let most = |instances: &usize| (1..=MOST_INSTANCES).contains(instances);
-    match number(pod, INSTANCES, most, "must be a number from 1 to 256")? {
-        None if requests.is_some() => Err(wrong(REQUESTS, "needs shoal.dev/reuse-instances beside it")),
+    let within = |most| move |number: &usize| (1..=most).contains(number);
+    let concurrency =
+        number(pod, REUSE_CONCURRENCY, within(MOST_REUSE_CONCURRENCY), "must be a number from 1 to 1000")?;
+    let instances = number(pod, INSTANCES, within(MOST_INSTANCES), "must be a number from 1 to 256")?;
+    let needs_instances = |name| Err(wrong(name, "needs shoal.dev/reuse-instances beside it"));
+    match instances {
+        None if requests.is_some() => needs_instances(REQUESTS),
+        None if concurrency.is_some() => needs_instances(REUSE_CONCURRENCY),
         None => Ok(None),
-        Some(instances) => Ok(Some(Reuse { instances, requests: requests.unwrap_or(DEFAULT_REQUESTS) })),
+        Some(instances) => Ok(Some(Reuse {
+            instances,
+            requests: requests.unwrap_or(DEFAULT_REQUESTS),
+            concurrency: concurrency.unwrap_or(1),
+        })),
     }
 }
 
@@ -123,9 +136,10 @@ mod tests {
     #[test]
     fn the_annotations_say_how_many_how_often_and_how_long() {
         let reuse = |annotations| settings(&annotations).map(|settings| settings.reuse);
-        assert_eq!(reuse(json!({INSTANCES: "8", REQUESTS: "50"})), Ok(Some(Reuse { instances: 8, requests: 50 })));
+        let allowed = reuse(json!({INSTANCES: "8", REQUESTS: "50", REUSE_CONCURRENCY: "4"}));
+        assert_eq!(allowed, Ok(Some(Reuse { instances: 8, requests: 50, concurrency: 4 })));
         let allowed = reuse(json!({INSTANCES: "1"}));
-        assert_eq!(allowed, Ok(Some(Reuse { instances: 1, requests: DEFAULT_REQUESTS })));
+        assert_eq!(allowed, Ok(Some(Reuse { instances: 1, requests: DEFAULT_REQUESTS, concurrency: 1 })));
         let asked = settings(&json!({CONCURRENCY: "1", REQUEST_TIMEOUT: "1m30s"}));
         let expected = FunctionSettings { concurrency: 1, request_timeout: Duration::from_secs(90), reuse: None };
         assert_eq!(asked, Ok(expected));
@@ -140,6 +154,10 @@ mod tests {
             (json!({INSTANCES: "257"}), INSTANCES),
             (json!({INSTANCES: "8", REQUESTS: "0"}), REQUESTS),
             (json!({REQUESTS: "5"}), REQUESTS),
+            (json!({INSTANCES: "8", REUSE_CONCURRENCY: "0"}), REUSE_CONCURRENCY),
+            (json!({INSTANCES: "8", REUSE_CONCURRENCY: "1001"}), REUSE_CONCURRENCY),
+            (json!({INSTANCES: "8", REUSE_CONCURRENCY: "all"}), REUSE_CONCURRENCY),
+            (json!({REUSE_CONCURRENCY: "5"}), REUSE_CONCURRENCY),
             (json!({CONCURRENCY: "0"}), CONCURRENCY),
             (json!({CONCURRENCY: "10001"}), CONCURRENCY),
             (json!({REQUEST_TIMEOUT: "soon"}), REQUEST_TIMEOUT),

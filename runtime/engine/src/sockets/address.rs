@@ -3,7 +3,7 @@
 //! A guest has one address, its pod's, and a loopback that is its pod's alone. A socket of IPv6 sees IPv4 addresses mapped
 //! (`::ffff:10.64.0.2`), so that a program which listens on `[::]` only is reached too.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddressFamily};
 
@@ -15,9 +15,12 @@ const EPHEMERAL: std::ops::RangeInclusive<u16> = 32_768..=60_999;
 pub(crate) struct Ephemeral(u16);
 
 impl Ephemeral {
+    /// How many there are.
+    pub(crate) const COUNT: u16 = *EPHEMERAL.end() - *EPHEMERAL.start() + 1;
+
     pub(crate) fn next(&mut self) -> u16 {
         let port = EPHEMERAL.start() + self.0;
-        self.0 = (self.0 + 1) % (EPHEMERAL.end() - EPHEMERAL.start() + 1);
+        self.0 = (self.0 + 1) % Self::COUNT;
         port
     }
 }
@@ -64,14 +67,20 @@ pub(crate) fn seen(family: IpAddressFamily, address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
+/// Any address of this family, and any port.
+pub(crate) fn any(family: IpAddressFamily) -> SocketAddr {
+    match family {
+        IpAddressFamily::Ipv4 => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        IpAddressFamily::Ipv6 => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
 fn is_of(family: IpAddressFamily, ip: IpAddr) -> bool {
     matches!((family, ip), (IpAddressFamily::Ipv4, IpAddr::V4(_)) | (IpAddressFamily::Ipv6, IpAddr::V6(_)))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
 
     const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 64, 0, 2));
@@ -125,7 +134,7 @@ mod tests {
     fn ports_come_round() {
         let mut ports = Ephemeral::default();
         let first = ports.next();
-        let round: Vec<u16> = (0..28_232).map(|_| ports.next()).collect();
+        let round: Vec<u16> = (0..Ephemeral::COUNT).map(|_| ports.next()).collect();
         assert!(round.iter().all(|port| EPHEMERAL.contains(port)));
         assert_eq!(round.last(), Some(&first));
     }

@@ -27,6 +27,24 @@ impl Pollable for Addresses {
     }
 }
 
+/// What a guest asks for.
+pub(super) enum Asked {
+    /// An address in words, which needs no asking.
+    Address(IpAddr),
+    Name(String),
+}
+
+impl Asked {
+    /// None for what is neither.
+    pub(super) fn read(name: String) -> Option<Self> {
+        let literal = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&name);
+        match literal.parse() {
+            Ok(address) => Some(Self::Address(address)),
+            Err(_) => is_name(&name).then_some(Self::Name(name)),
+        }
+    }
+}
+
 /// Whether this may be a name: letters, digits, hyphens and underscores between dots. One of another script must come as
 /// IDNA writes it.
 fn is_name(name: &str) -> bool {
@@ -41,14 +59,12 @@ fn is_name(name: &str) -> bool {
 impl ip_name_lookup::Host for View<'_> {
     fn resolve_addresses(&mut self, _: Resource<Network>, name: String) -> SocketResult<Resource<Addresses>> {
         let sockets = self.sockets()?;
-        let literal = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&name);
-        let found = match literal.parse::<IpAddr>() {
-            Ok(address) => Pending::Done(Ok(vec![address].into_iter())),
-            Err(_) if is_name(&name) => {
-                let found = sockets.look_up(name);
+        let found = match Asked::read(name).ok_or(ErrorCode::InvalidArgument)? {
+            Asked::Address(address) => Pending::Done(Ok(vec![address].into_iter())),
+            Asked::Name(name) => {
+                let found = self.look_up(sockets, name);
                 Pending::spawn(async move { found.await.map(Vec::into_iter) })
             }
-            Err(_) => return Err(ErrorCode::InvalidArgument.into()),
         };
         Ok(self.table.push(Addresses(found))?)
     }

@@ -12,19 +12,21 @@ use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable, Network, S
 use wasmtime_wasi_io::async_trait;
 use wasmtime_wasi_io::poll::{Pollable, subscribe};
 
-use super::View;
 use super::address::{self, Bind};
 use super::bindings::wasi::sockets::tcp::{self, HostTcpSocket, ShutdownType};
 use super::bindings::wasi::sockets::tcp_create_socket;
 use super::grant::{Accepted, ByteStream, Listener, SocketFailure};
+use super::options::{TcpOptions, positive};
 use super::pending::Pending;
 use super::stream::{Reader, Writer, split};
+use super::{Place, View};
 
 /// A guest's TCP socket.
 pub struct TcpSocket {
     family: IpAddressFamily,
     state: State,
-    options: Options,
+    options: TcpOptions,
+    _place: Place,
 }
 
 enum State {
@@ -37,36 +39,17 @@ enum State {
     Closed,
 }
 
-/// What a kernel's socket would be told.
-#[derive(Debug, Clone, Copy)]
-struct Options {
-    keep_alive: bool,
-    idle_nanoseconds: u64,
-    interval_nanoseconds: u64,
-    count: u32,
-    hop_limit: u8,
-    receive_buffer: u64,
-    send_buffer: u64,
-}
-
-impl Default for Options {
-    /// As Linux has them.
-    fn default() -> Self {
-        Self {
-            keep_alive: false,
-            idle_nanoseconds: 7_200_000_000_000,
-            interval_nanoseconds: 75_000_000_000,
-            count: 9,
-            hop_limit: 64,
-            receive_buffer: 64 * 1024,
-            send_buffer: 64 * 1024,
-        }
-    }
-}
-
 impl TcpSocket {
-    fn new(family: IpAddressFamily, state: State) -> Self {
-        Self { family, state, options: Options::default() }
+    fn new(family: IpAddressFamily, state: State, place: Place) -> Self {
+        Self { family, state, options: TcpOptions::default(), _place: place }
+    }
+
+    /// The port that it is bound to.
+    pub(super) fn bound_port(&self) -> Option<u16> {
+        match &self.state {
+            State::Binding(bind) | State::Bound(bind) | State::Listening { bind, .. } => Some(bind.written.port()),
+            State::Unbound | State::Connecting { .. } | State::Connected { .. } | State::Closed => None,
+        }
     }
 
     fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<()> {
@@ -102,7 +85,7 @@ impl View<'_> {
         Ok(self.table.get_mut(this)?)
     }
 
-    fn tcp_options(&mut self, this: &Socket) -> SocketResult<&mut Options> {
+    fn options_of(&mut self, this: &Socket) -> SocketResult<&mut TcpOptions> {
         Ok(&mut self.tcp(this)?.options)
     }
 
@@ -114,26 +97,13 @@ impl View<'_> {
     }
 }
 
-/// Whether another socket of the guest has the port.
-fn is_taken(table: &mut wasmtime::component::ResourceTable, port: u16) -> bool {
-    let has = |socket: &TcpSocket| match &socket.state {
-        State::Binding(bind) | State::Bound(bind) | State::Listening { bind, .. } => bind.written.port() == port,
-        State::Unbound | State::Connecting { .. } | State::Connected { .. } | State::Closed => false,
-    };
-    table.iter_mut().any(|entry| entry.downcast_ref::<TcpSocket>().is_some_and(has))
-}
-
-/// Refuses a value of an option that must be more than nothing.
-fn positive<T: PartialEq + Default>(value: T) -> SocketResult<T> {
-    if value == T::default() { Err(ErrorCode::InvalidArgument.into()) } else { Ok(value) }
-}
-
 impl tcp::Host for View<'_> {}
 
 impl tcp_create_socket::Host for View<'_> {
     fn create_tcp_socket(&mut self, family: IpAddressFamily) -> SocketResult<Socket> {
         self.sockets()?;
-        Ok(self.table.push(TcpSocket::new(family, State::Unbound))?)
+        let place = self.own.stream_place().ok_or(ErrorCode::NewSocketLimit)?;
+        Ok(self.table.push(TcpSocket::new(family, State::Unbound, place))?)
     }
 }
 
@@ -144,14 +114,8 @@ impl HostTcpSocket for View<'_> {
         if !matches!(socket.state, State::Unbound) {
             return Err(ErrorCode::InvalidState.into());
         }
-        let mut bind = address::bind(own, socket.family, address.into())?;
-        if bind.written.port() == 0 {
-            while bind.written.port() == 0 || is_taken(self.table, bind.written.port()) {
-                bind.written.set_port(self.own.ephemeral.next());
-            }
-        } else if is_taken(self.table, bind.written.port()) {
-            return Err(ErrorCode::AddressInUse.into());
-        }
+        let bind = address::bind(own, socket.family, address.into())?;
+        let bind = self.settle_port(bind)?;
         self.tcp(&this)?.state = State::Binding(bind);
         Ok(())
     }
@@ -218,6 +182,7 @@ impl HostTcpSocket for View<'_> {
 
     fn accept(&mut self, this: Socket) -> SocketResult<(Socket, Resource<DynInputStream>, Resource<DynOutputStream>)> {
         let own = self.sockets()?.address();
+        let place = self.own.stream_place();
         let socket = self.tcp(&this)?;
         if !matches!(socket.state, State::Listening { is_finished: true, .. }) {
             return Err(ErrorCode::InvalidState.into());
@@ -228,13 +193,15 @@ impl HostTcpSocket for View<'_> {
         let State::Listening { bind, waiting, .. } = &mut socket.state else {
             return Err(ErrorCode::ConnectionAborted.into());
         };
+        // Without a place for it, it waits.
+        let place = place.ok_or(ErrorCode::NewSocketLimit)?;
         let accepted = waiting.take().ok_or(ErrorCode::WouldBlock)?;
         let family = socket.family;
         let local = address::seen(family, SocketAddr::new(own, bind.written.port()));
         let remote = address::seen(family, accepted.from);
         let (reader, writer) = split(accepted.stream);
-        let mut child =
-            TcpSocket::new(family, State::Connected { local, remote, reader: reader.clone(), writer: writer.clone() });
+        let connected = State::Connected { local, remote, reader: reader.clone(), writer: writer.clone() };
+        let mut child = TcpSocket::new(family, connected, place);
         child.options = socket.options;
         let child = self.table.push(child)?;
         let (input, output) = self.push_streams(&child, reader, writer)?;
@@ -265,7 +232,7 @@ impl HostTcpSocket for View<'_> {
     }
 
     fn set_listen_backlog_size(&mut self, this: Socket, value: u64) -> SocketResult<()> {
-        positive(value)?;
+        positive(value, ErrorCode::InvalidArgument)?;
         match &self.tcp(&this)?.state {
             State::Unbound | State::Binding(_) | State::Bound(_) | State::Listening { .. } => Ok(()),
             State::Connecting { .. } | State::Connected { .. } | State::Closed => Err(ErrorCode::InvalidState.into()),
@@ -273,65 +240,65 @@ impl HostTcpSocket for View<'_> {
     }
 
     fn keep_alive_enabled(&mut self, this: Socket) -> SocketResult<bool> {
-        Ok(self.tcp_options(&this)?.keep_alive)
+        Ok(self.options_of(&this)?.keep_alive)
     }
 
     fn set_keep_alive_enabled(&mut self, this: Socket, value: bool) -> SocketResult<()> {
-        self.tcp_options(&this)?.keep_alive = value;
+        self.options_of(&this)?.keep_alive = value;
         Ok(())
     }
 
     fn keep_alive_idle_time(&mut self, this: Socket) -> SocketResult<u64> {
-        Ok(self.tcp_options(&this)?.idle_nanoseconds)
+        Ok(self.options_of(&this)?.idle_nanoseconds)
     }
 
     fn set_keep_alive_idle_time(&mut self, this: Socket, value: u64) -> SocketResult<()> {
-        self.tcp_options(&this)?.idle_nanoseconds = positive(value)?;
+        self.options_of(&this)?.idle_nanoseconds = positive(value, ErrorCode::InvalidArgument)?;
         Ok(())
     }
 
     fn keep_alive_interval(&mut self, this: Socket) -> SocketResult<u64> {
-        Ok(self.tcp_options(&this)?.interval_nanoseconds)
+        Ok(self.options_of(&this)?.interval_nanoseconds)
     }
 
     fn set_keep_alive_interval(&mut self, this: Socket, value: u64) -> SocketResult<()> {
-        self.tcp_options(&this)?.interval_nanoseconds = positive(value)?;
+        self.options_of(&this)?.interval_nanoseconds = positive(value, ErrorCode::InvalidArgument)?;
         Ok(())
     }
 
     fn keep_alive_count(&mut self, this: Socket) -> SocketResult<u32> {
-        Ok(self.tcp_options(&this)?.count)
+        Ok(self.options_of(&this)?.count)
     }
 
     fn set_keep_alive_count(&mut self, this: Socket, value: u32) -> SocketResult<()> {
-        self.tcp_options(&this)?.count = positive(value)?;
+        self.options_of(&this)?.count = positive(value, ErrorCode::InvalidArgument)?;
         Ok(())
     }
 
     fn hop_limit(&mut self, this: Socket) -> SocketResult<u8> {
-        Ok(self.tcp_options(&this)?.hop_limit)
+        Ok(self.options_of(&this)?.hop_limit)
     }
 
     fn set_hop_limit(&mut self, this: Socket, value: u8) -> SocketResult<()> {
-        self.tcp_options(&this)?.hop_limit = positive(value)?;
+        self.options_of(&this)?.hop_limit = positive(value, ErrorCode::InvalidArgument)?;
         Ok(())
     }
 
     fn receive_buffer_size(&mut self, this: Socket) -> SocketResult<u64> {
-        Ok(self.tcp_options(&this)?.receive_buffer)
+        Ok(self.options_of(&this)?.receive_buffer)
     }
 
     fn set_receive_buffer_size(&mut self, this: Socket, value: u64) -> SocketResult<()> {
-        self.tcp_options(&this)?.receive_buffer = positive(value)?;
+        self.options_of(&this)?.receive_buffer = positive(value, ErrorCode::InvalidArgument)?;
         Ok(())
     }
 
     fn send_buffer_size(&mut self, this: Socket) -> SocketResult<u64> {
-        Ok(self.tcp_options(&this)?.send_buffer)
+        Ok(self.options_of(&this)?.send_buffer)
     }
 
     fn set_send_buffer_size(&mut self, this: Socket, value: u64) -> SocketResult<()> {
-        self.tcp_options(&this)?.send_buffer = positive(value)?;
+        self.options_of(&this)?.send_buffer = positive(value, ErrorCode::InvalidArgument)?;
         Ok(())
     }
 

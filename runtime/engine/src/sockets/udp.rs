@@ -4,49 +4,38 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
 use wasmtime::component::Resource;
 use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddressFamily, IpSocketAddress};
 use wasmtime_wasi::p2::{DynPollable, Network, SocketError, SocketResult};
 use wasmtime_wasi_io::async_trait;
 use wasmtime_wasi_io::poll::{Pollable, subscribe};
 
-use super::View;
 use super::address;
 use super::bindings::wasi::sockets::udp::{
     self, HostIncomingDatagramStream, HostOutgoingDatagramStream, HostUdpSocket, IncomingDatagram, OutgoingDatagram,
 };
 use super::bindings::wasi::sockets::udp_create_socket;
-use super::grant::{Datagram, Datagrams};
+use super::datagrams::Bound;
+use super::grant::Datagram;
+use super::options::{UdpOptions, positive};
+use super::{Place, View};
 
-/// The largest datagram of UDP over IPv4, in bytes.
-const LARGEST: usize = 65_507;
 /// How many datagrams one call takes or gives.
 const AT_ONCE: usize = 16;
 
 /// A guest's UDP socket.
 pub struct UdpSocket {
     family: IpAddressFamily,
-    bound: Option<Bound>,
+    bound: Option<Arc<Bound>>,
     is_finished: bool,
     remote: Option<SocketAddr>,
-    hop_limit: u8,
-    receive_buffer: u64,
-    send_buffer: u64,
-}
-
-#[derive(Clone)]
-struct Bound {
-    written: SocketAddr,
-    only_own: bool,
-    port: Arc<dyn Datagrams>,
+    options: UdpOptions,
+    _place: Place,
 }
 
 /// The receiving side of a socket.
 pub struct IncomingDatagrams {
-    bound: Bound,
-    family: IpAddressFamily,
-    own: std::net::IpAddr,
+    bound: Arc<Bound>,
     /// From whom alone datagrams are taken, if it is connected.
     only_from: Option<SocketAddr>,
     waiting: Option<Datagram>,
@@ -54,20 +43,16 @@ pub struct IncomingDatagrams {
 
 /// The sending side of a socket.
 pub struct OutgoingDatagrams {
-    bound: Bound,
-    family: IpAddressFamily,
+    bound: Arc<Bound>,
     remote: Option<SocketAddr>,
     permitted: usize,
 }
 
 impl IncomingDatagrams {
     fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while self.waiting.is_none() {
-            let Poll::Ready(datagram) = self.bound.port.poll_receive(context) else { return Poll::Pending };
-            let is_own = !self.bound.only_own || datagram.from.ip() == self.own;
-            if is_own && self.only_from.is_none_or(|only| only == datagram.from) {
-                self.waiting = Some(datagram);
-            }
+        if self.waiting.is_none() {
+            let Poll::Ready(datagram) = self.bound.poll_receive(self.only_from, context) else { return Poll::Pending };
+            self.waiting = Some(datagram);
         }
         Poll::Ready(())
     }
@@ -100,10 +85,6 @@ impl View<'_> {
     }
 }
 
-fn positive<T: PartialEq + Default>(value: T) -> SocketResult<T> {
-    if value == T::default() { Err(ErrorCode::InvalidArgument.into()) } else { Ok(value) }
-}
-
 impl udp::Host for View<'_> {}
 
 impl udp_create_socket::Host for View<'_> {
@@ -114,9 +95,8 @@ impl udp_create_socket::Host for View<'_> {
             bound: None,
             is_finished: false,
             remote: None,
-            hop_limit: 64,
-            receive_buffer: 64 * 1024,
-            send_buffer: 64 * 1024,
+            options: UdpOptions::default(),
+            _place: self.own.datagram_place().ok_or(ErrorCode::NewSocketLimit)?,
         };
         Ok(self.table.push(socket)?)
     }
@@ -129,11 +109,8 @@ impl HostUdpSocket for View<'_> {
         if socket.bound.is_some() {
             return Err(ErrorCode::InvalidState.into());
         }
-        let bind = address::bind(sockets.address(), socket.family, address.into())?;
-        let port: Arc<dyn Datagrams> = sockets.bind(bind.written.port()).map_err(ErrorCode::from)?.into();
-        let mut written = bind.written;
-        written.set_port(port.port());
-        socket.bound = Some(Bound { written, only_own: bind.only_own, port });
+        let bound = Bound::new(sockets.as_ref(), socket.family, address.into())?;
+        socket.bound = Some(Arc::new(bound));
         Ok(())
     }
 
@@ -151,7 +128,6 @@ impl HostUdpSocket for View<'_> {
         this: Socket,
         remote: Option<IpSocketAddress>,
     ) -> SocketResult<(Resource<IncomingDatagrams>, Resource<OutgoingDatagrams>)> {
-        let own = self.sockets()?.address();
         // Its pollables are its children too.
         let is_stream =
             |child: &(dyn std::any::Any + Send)| child.is::<IncomingDatagrams>() || child.is::<OutgoingDatagrams>();
@@ -163,12 +139,11 @@ impl HostUdpSocket for View<'_> {
         let Some(bound) = socket.bound.clone().filter(|_| socket.is_finished) else {
             return Err(ErrorCode::InvalidState.into());
         };
-        let family = socket.family;
         let remote: Option<SocketAddr> = remote.map(Into::into);
-        let only_from = remote.map(|remote| address::destination(own, family, remote)).transpose()?;
+        let only_from = remote.map(|remote| bound.destination(remote)).transpose()?;
         socket.remote = remote;
-        let incoming = IncomingDatagrams { bound: bound.clone(), family, own, only_from, waiting: None };
-        let outgoing = OutgoingDatagrams { bound, family, remote, permitted: 0 };
+        let incoming = IncomingDatagrams { bound: bound.clone(), only_from, waiting: None };
+        let outgoing = OutgoingDatagrams { bound, remote, permitted: 0 };
         Ok((self.table.push_child(incoming, &this)?, self.table.push_child(outgoing, &this)?))
     }
 
@@ -186,29 +161,29 @@ impl HostUdpSocket for View<'_> {
     }
 
     fn unicast_hop_limit(&mut self, this: Socket) -> SocketResult<u8> {
-        Ok(self.udp(&this)?.hop_limit)
+        Ok(self.udp(&this)?.options.hop_limit)
     }
 
     fn set_unicast_hop_limit(&mut self, this: Socket, value: u8) -> SocketResult<()> {
-        self.udp(&this)?.hop_limit = positive(value)?;
+        self.udp(&this)?.options.hop_limit = positive(value, ErrorCode::InvalidArgument)?;
         Ok(())
     }
 
     fn receive_buffer_size(&mut self, this: Socket) -> SocketResult<u64> {
-        Ok(self.udp(&this)?.receive_buffer)
+        Ok(self.udp(&this)?.options.receive_buffer)
     }
 
     fn set_receive_buffer_size(&mut self, this: Socket, value: u64) -> SocketResult<()> {
-        self.udp(&this)?.receive_buffer = positive(value)?;
+        self.udp(&this)?.options.receive_buffer = positive(value, ErrorCode::InvalidArgument)?;
         Ok(())
     }
 
     fn send_buffer_size(&mut self, this: Socket) -> SocketResult<u64> {
-        Ok(self.udp(&this)?.send_buffer)
+        Ok(self.udp(&this)?.options.send_buffer)
     }
 
     fn set_send_buffer_size(&mut self, this: Socket, value: u64) -> SocketResult<()> {
-        self.udp(&this)?.send_buffer = positive(value)?;
+        self.udp(&this)?.options.send_buffer = positive(value, ErrorCode::InvalidArgument)?;
         Ok(())
     }
 
@@ -229,7 +204,7 @@ impl HostIncomingDatagramStream for View<'_> {
         let mut received = Vec::new();
         while received.len() < most && stream.poll_fill(&mut Context::from_waker(Waker::noop())).is_ready() {
             let Some(Datagram { from, bytes }) = stream.waiting.take() else { break };
-            let remote_address = address::seen(stream.family, from).into();
+            let remote_address = address::seen(stream.bound.family, from).into();
             received.push(IncomingDatagram { data: bytes.into(), remote_address });
         }
         Ok(received)
@@ -245,21 +220,6 @@ impl HostIncomingDatagramStream for View<'_> {
     }
 }
 
-impl OutgoingDatagrams {
-    fn send(&self, own: std::net::IpAddr, datagram: OutgoingDatagram) -> Result<(), ErrorCode> {
-        let written = datagram.remote_address.map(SocketAddr::from);
-        let to = match (written, self.remote) {
-            (Some(written), Some(remote)) if written != remote => return Err(ErrorCode::InvalidArgument),
-            (written, remote) => written.or(remote).ok_or(ErrorCode::InvalidArgument)?,
-        };
-        if datagram.data.len() > LARGEST {
-            return Err(ErrorCode::DatagramTooLarge);
-        }
-        let to = address::destination(own, self.family, to)?;
-        self.bound.port.send(to, Bytes::from(datagram.data)).map_err(ErrorCode::from)
-    }
-}
-
 impl HostOutgoingDatagramStream for View<'_> {
     fn check_send(&mut self, this: Resource<OutgoingDatagrams>) -> SocketResult<u64> {
         self.table.get_mut(&this)?.permitted = AT_ONCE;
@@ -267,7 +227,6 @@ impl HostOutgoingDatagramStream for View<'_> {
     }
 
     fn send(&mut self, this: Resource<OutgoingDatagrams>, datagrams: Vec<OutgoingDatagram>) -> SocketResult<u64> {
-        let own = self.sockets()?.address();
         let stream = self.table.get_mut(&this)?;
         if datagrams.is_empty() {
             return Ok(0);
@@ -277,7 +236,8 @@ impl HostOutgoingDatagramStream for View<'_> {
         }
         let mut sent = 0;
         for datagram in datagrams {
-            match stream.send(own, datagram) {
+            let to = datagram.remote_address.map(SocketAddr::from);
+            match stream.bound.send(stream.remote, to, datagram.data) {
                 Ok(()) => sent += 1,
                 // What was sent is told; the next call tells of the failure.
                 Err(_) if sent > 0 => break,
