@@ -20,6 +20,7 @@ use crate::eviction::signals::{MachineSignals, Signals};
 use crate::follow::{self, KEPT_NETWORK, KEPT_RANGE, KeptNetwork};
 use crate::guests::Guests;
 use crate::image_gc::collector::{self, LastUses};
+use crate::image_policies::{self, ImagePolicies};
 use crate::keeper::Keeper;
 use crate::limits::{POD_WRITES, SHUTDOWN_GRACE};
 use crate::local_store::LocalStore;
@@ -119,6 +120,7 @@ impl Agent {
             tasks.stop().clone(),
             changed_sources,
         );
+        let image_policies = ImagePolicies::new(client.clone(), uplink.clone(), &store, tasks.stop().clone());
         let context = Arc::new(Context {
             addresses: Mutex::new(Addresses::new(kept_range)),
             client: client.clone(),
@@ -136,6 +138,7 @@ impl Agent {
             services: watch::Sender::default(),
             host_ports: host_ports::HostPorts::default(),
             modules: Mutex::new(HashMap::new()),
+            image_policies,
             image_uses: LastUses::default(),
             open_logs: Mutex::new(HashMap::new()),
             live: Mutex::new(HashMap::new()),
@@ -167,6 +170,7 @@ impl Agent {
         );
         tasks.spawn("lease", node_loop::keep_lease(Arc::clone(&context), registered.clone()));
         tasks.spawn("network table", follow::follow_network(Arc::clone(&context), kept, range_sender));
+        tasks.spawn("image policies", image_policies::keep(Arc::clone(&context)));
         tasks.spawn("host ports", host_ports::keep(Arc::clone(&context)));
         tasks.spawn("mirrors", mirrors::keep(Arc::clone(&context), Arc::clone(&pods), registered.clone()));
         match context.config.pod_manifest_path.clone() {

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use shoal_client::{Body, Transport, TransportError, bytes_body};
 use shoal_link::ca::{CertificateAuthority, Subject};
 use shoal_link::{Endpoint, IdentitySource, PeerIdentity, Pool};
+use shoal_tests::signing::Signer;
 use tokio::sync::{Notify, watch};
 
 use crate::agent::{Agent, Parts};
@@ -200,7 +201,8 @@ impl Transport for Api {
     }
 }
 
-/// Guests by image: `hello` is a function, `once:N` a process that prints and exits with N, anything else is unknown.
+/// Guests by image: `hello` is a function, `once:N` a process that prints and exits with N, anything else is unknown. Whoever has a
+/// key has signed what is called so.
 #[derive(Default)]
 struct Doubles {
     /// What is on the disk, whatever was prepared.
@@ -212,6 +214,15 @@ type Shared<T> = Arc<Mutex<T>>;
 impl Guests for Doubles {
     fn prepare(&self, image: ImageRequest) -> BoxFuture<'_, Result<Prepared, PrepareError>> {
         Box::pin(async move {
+            let signer = match &image.signers {
+                Some(keys) => {
+                    Some(keys.first().filter(|_| image.reference.contains("signed")).ok_or(PrepareError {
+                        reason: "SignatureValidationFailed",
+                        message: format!("{} is not signed", image.reference),
+                    })?)
+                }
+                None => None,
+            };
             if !image.reference.starts_with("hello") && !image.reference.starts_with("once") {
                 return Err(PrepareError {
                     reason: "ErrImagePull",
@@ -225,6 +236,7 @@ impl Guests for Doubles {
                 module,
                 was_fetched: true,
                 size_bytes: 1,
+                signer: signer.map(shoal_images::PublicKey::fingerprint),
                 program: Arc::new(Double(image.reference)),
             })
         })
@@ -359,6 +371,9 @@ async fn with_guests(
     // It has no link, so it is registered for it.
     if !api.is_down.load(Ordering::SeqCst) {
         api.put("/api/v1/nodes/w1", json!({"metadata": {"name": "w1"}, "spec": {"podCIDR": "10.64.7.0/24"}}));
+        if api.get(NAMESPACE).is_none() {
+            api.put(NAMESPACE, json!({"metadata": {"name": "default"}}));
+        }
     }
     let config = AgentConfig {
         node_name: "w1".into(),
@@ -393,6 +408,13 @@ async fn with_guests(
 fn pod(name: &str, image: &str, policy: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}")},
         "spec": {"nodeName": "w1", "restartPolicy": policy, "containers": [{"name": "c", "image": image, "ports": [{"containerPort": 80}], "env": [{"name": "GREETING", "value": "hi"}]}]}})
+}
+
+const NAMESPACE: &str = "/api/v1/namespaces/default";
+
+/// A namespace that wants signatures by this key.
+fn namespace(signer: &Signer) -> Value {
+    json!({"metadata": {"name": "default", "annotations": {"shoal.dev/image-public-keys": signer.public_pem()}}})
 }
 
 fn path(name: &str) -> String {
@@ -653,5 +675,74 @@ async fn a_token_in_a_volume_is_renewed_and_outlives_the_worker() {
     let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(ready).expect("a pod");
     let kept = context.tokens.fetch(&pod).await.expect("a token");
     assert_eq!(kept[0].text, "2 for \"vault\" of \"web\"");
+    second.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_unsigned_image_waits_and_says_which_policy_wants_it_signed() {
+    let (directory, api) = (tempfile::tempdir().expect("directory"), Api::default());
+    api.put(NAMESPACE, namespace(&Signer::p256()));
+    let agent = agent(directory.path(), &api).await;
+    api.put(&path("plain"), pod("plain", "hello:1", "Always"));
+    api.put(&path("signed"), pod("signed", "hello-signed:1", "Always"));
+    api.until(&path("signed"), is_ready).await;
+    let waiting = |p: &Value| p["status"]["containerStatuses"][0]["state"]["waiting"].clone();
+    let plain = api.until(&path("plain"), |p| waiting(p)["reason"] == "SignatureValidationFailed").await;
+    let wanted = "hello:1 is not signed; the namespace \"default\" wants a signature by a key of its annotation shoal.dev/image-public-keys";
+    assert_eq!(waiting(&plain)["message"], wanted);
+    agent.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_policy_that_cannot_be_read_starts_nothing() {
+    let (directory, api) = (tempfile::tempdir().expect("directory"), Api::default());
+    let mut broken = namespace(&Signer::p256());
+    broken["metadata"]["annotations"]["shoal.dev/image-public-keys"] = json!("cosign.pub");
+    api.put(NAMESPACE, broken);
+    let agent = agent(directory.path(), &api).await;
+    api.put(&path("signed"), pod("signed", "hello-signed:1", "Always"));
+    let waiting = |p: &Value| p["status"]["containerStatuses"][0]["state"]["waiting"].clone();
+    let pod = api.until(&path("signed"), |p| waiting(p)["reason"] == "SignatureValidationFailed").await;
+    let message = waiting(&pod)["message"].as_str().unwrap_or_default().to_owned();
+    assert!(
+        message.contains("hello-signed:1") && message.contains("metadata.annotations[shoal.dev/image-public-keys]"),
+        "{message}"
+    );
+    agent.shutdown().await;
+}
+
+/// What runs goes on; what starts again is verified again, also by a worker that has no server to ask.
+#[tokio::test]
+async fn a_policy_that_changes_counts_for_what_starts_next() {
+    let (directory, api) = (tempfile::tempdir().expect("directory"), Api::default());
+    let (old, new) = (Signer::p256(), Signer::ed25519());
+    api.put(NAMESPACE, namespace(&old));
+    let first = agent(directory.path(), &api).await;
+    api.put(&path("web"), pod("web", "hello-signed:1", "Always"));
+    let ready = api.until(&path("web"), is_ready).await;
+    let web: k8s_openapi::api::core::v1::Pod = serde_json::from_value(ready.clone()).expect("a pod");
+    let context = first.context();
+    let is_verified = || crate::container::is_verified(context, &web, "c");
+    assert!(is_verified().await);
+    api.put(NAMESPACE, namespace(&new));
+    while is_verified().await {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(call(&first, &ready).await, "hi");
+    let signers = context.image_policies.signers(&web, "hello-signed:1").await;
+    let mut exempt = namespace(&new);
+    exempt["metadata"]["annotations"]["shoal.dev/unsigned-images"] = json!("debug/* hello-signed");
+    api.put(NAMESPACE, exempt);
+    while !is_verified().await {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(context.image_policies.signers(&web, "other:1").await, signers);
+    first.shutdown().await;
+
+    api.is_down.store(true, Ordering::SeqCst);
+    let second = agent(directory.path(), &api).await;
+    let policies = &second.context().image_policies;
+    assert_eq!(policies.signers(&web, "other:1").await, signers);
+    assert_eq!(policies.signers(&web, "hello-signed:1").await, Ok(None));
     second.shutdown().await;
 }

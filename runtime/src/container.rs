@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod};
+use shoal_api::image_policy::PUBLIC_KEYS;
 use shoal_api::quantity::Quantity;
 use shoal_engine::Stdin;
 use shoal_link::tasks::spawn_connection;
@@ -18,7 +19,8 @@ use crate::events::{Events, pod_reference};
 use crate::exec::{Live, LiveLog};
 use crate::function_target::FunctionTarget;
 use crate::guests::{
-    Exit, Grants, GuestFunction, GuestProcess, ImageRequest, OutputSink, Prepared, PullPolicy, Started, Usage,
+    Exit, Grants, GuestFunction, GuestProcess, ImageRequest, OutputSink, PrepareError, Prepared, PullPolicy, Started,
+    Usage,
 };
 use crate::image_gc::collector;
 use crate::limits::{EVENT_CHARACTERS, FAILURE_PERIOD};
@@ -33,6 +35,8 @@ use crate::pod::{Happening, ephemeral, spec};
 use crate::worker::Message;
 use crate::{mount, pull_secrets};
 
+/// Why an image is not used that is not signed as it must be: the kubelet's own word.
+const UNSIGNED: &str = "SignatureValidationFailed";
 /// The exit code of what is asked to stop and does.
 const EXIT_ASKED: i32 = 143;
 /// The exit code of what is killed.
@@ -87,7 +91,11 @@ pub async fn pull(context: Arc<Context>, pod: Arc<Pod>, container: String) -> Ha
         Ok(keyring) => keyring,
         Err(message) => return failed(container, message),
     };
-    match context.guests.prepare(ImageRequest { reference: image.clone(), policy, keyring }).await {
+    let signers = match context.image_policies.signers(&pod, &image).await {
+        Ok(signers) => signers,
+        Err(message) => return Happening::PullFailed { container, reason: UNSIGNED.to_owned(), message },
+    };
+    match context.guests.prepare(ImageRequest { reference: image.clone(), policy, keyring, signers }).await {
         Ok(prepared) => {
             tell_pulled(&context, &pod, &container, &image, &prepared, began.elapsed());
             if prepared.was_fetched {
@@ -100,8 +108,31 @@ pub async fn pull(context: Arc<Context>, pod: Arc<Pod>, container: String) -> Ha
             context.modules.lock().unwrap_or_else(PoisonError::into_inner).insert(key, prepared);
             Happening::Pulled { container, image_id }
         }
-        Err(error) => Happening::PullFailed { container, reason: error.reason.to_owned(), message: error.message },
+        Err(PrepareError { reason, message }) => {
+            let message = match reason {
+                UNSIGNED => format!(
+                    "{message}; the namespace {:?} wants a signature by a key of its annotation {PUBLIC_KEYS}",
+                    spec::namespace(&pod)
+                ),
+                _ => message,
+            };
+            Happening::PullFailed { container, reason: reason.to_owned(), message }
+        }
     }
+}
+
+/// Whether the module that is here is signed as it must be by now: the policy may have changed since it was pulled.
+pub async fn is_verified(context: &Context, pod: &Pod, container: &str) -> bool {
+    let image = spec::container(pod, container).and_then(|definition| definition.image.clone()).unwrap_or_default();
+    let signers = match context.image_policies.signers(pod, &image).await {
+        Ok(Some(signers)) => signers,
+        Ok(None) => return true,
+        Err(_) => return false,
+    };
+    let key = (spec::uid(pod).to_owned(), container.to_owned());
+    let modules = context.modules.lock().unwrap_or_else(PoisonError::into_inner);
+    let signer = modules.get(&key).and_then(|prepared| prepared.signer.as_ref());
+    signer.is_some_and(|signer| signers.iter().any(|key| key.fingerprint() == *signer))
 }
 
 fn tell_pulled(context: &Context, pod: &Pod, container: &str, image: &str, prepared: &Prepared, took: Duration) {

@@ -18,6 +18,7 @@ use crate::exec::Live;
 use crate::guests::{Guests, Prepared};
 use crate::host_ports::HostPorts;
 use crate::image_gc::collector::LastUses;
+use crate::image_policies::ImagePolicies;
 use crate::keeper::Keeper;
 use crate::local_store::LocalStore;
 use crate::logs::{ContainerLog, LogDirectory};
@@ -70,6 +71,8 @@ pub struct Context {
     pub host_ports: HostPorts,
     /// The modules of containers that were pulled, by pod uid and container name.
     pub modules: Mutex<HashMap<(String, String), Prepared>>,
+    /// Whose signatures images need.
+    pub image_policies: ImagePolicies,
     /// When the images were used.
     pub image_uses: LastUses,
     /// The logs that are being written, by pod uid and container name.

@@ -11,7 +11,7 @@ use shoal_client::empty_body;
 use shoal_engine::{
     Engine, EngineConfig, ExitReason, Kind, LogSink, Module, Outbound, OutboundError, Preopen, Sockets, StartError,
 };
-use shoal_images::{ClusterRegistry, Digest, ImageStore};
+use shoal_images::{ClusterRegistry, Digest, ImageStore, PullError};
 use shoal_network::{Body, BoxError};
 
 use crate::config::AgentConfig;
@@ -54,7 +54,12 @@ impl EngineGuests {
 
     async fn prepare_image(&self, image: ImageRequest) -> Result<Prepared, PrepareError> {
         let found = self.images.image(&image.reference, image.policy, &image.keyring).await;
-        let found = found.map_err(|error| PrepareError { reason: error.reason(), message: error.to_string() })?;
+        let failed = |error: PullError| PrepareError { reason: error.reason(), message: error.to_string() };
+        let found = found.map_err(failed)?;
+        let signer = match &image.signers {
+            Some(keys) => Some(self.images.verify(&found, keys, &image.keyring).await.map_err(failed)?),
+            None => None,
+        };
         let path = found.path.clone();
         let module = self.engine.load(&found.module.to_string(), move || std::fs::read(path)).await;
         let module = module.map_err(|error| PrepareError {
@@ -65,7 +70,7 @@ impl EngineGuests {
         let (was_fetched, size_bytes) = (found.was_fetched, found.size_bytes);
         let digest = found.module.to_string();
         let program = Loaded { module, entrypoint: found.entrypoint, environment: found.environment };
-        Ok(Prepared { image_id, module: digest, was_fetched, size_bytes, program: Arc::new(program) })
+        Ok(Prepared { image_id, module: digest, was_fetched, size_bytes, signer, program: Arc::new(program) })
     }
 }
 

@@ -12,7 +12,7 @@ use http::{Request, Response};
 use jiff::Timestamp;
 use shoal_engine::Stdin;
 pub use shoal_engine::{Durations, Stats as GuestStats};
-pub use shoal_images::{Keyring, PullPolicy};
+pub use shoal_images::{Keyring, PublicKey, PullPolicy};
 use shoal_network::Body;
 
 use crate::logs::Stream;
@@ -22,7 +22,7 @@ use crate::pod::function_settings::FunctionSettings;
 
 /// Fetches images and prepares programs.
 pub trait Guests: Send + Sync + 'static {
-    /// Fetches the image as the policy says, verifies and compiles it.
+    /// Fetches the image as the policy says, verifies it and its signature, and compiles it.
     fn prepare(&self, image: ImageRequest) -> BoxFuture<'_, Result<Prepared, PrepareError>>;
 
     /// The modules that are on this machine, in no order.
@@ -56,6 +56,8 @@ pub struct ImageRequest {
     pub policy: PullPolicy,
     /// What may be shown to its registry.
     pub keyring: Keyring,
+    /// The keys of which one must have signed it; none if it needs no signature.
+    pub signers: Option<Vec<PublicKey>>,
 }
 
 /// A module on this machine.
@@ -84,6 +86,8 @@ pub struct Prepared {
     pub was_fetched: bool,
     /// Bytes of the module.
     pub size_bytes: u64,
+    /// The fingerprint of the key that has signed it, if that was asked.
+    pub signer: Option<String>,
     /// What starts it.
     pub program: Arc<dyn Program>,
 }
@@ -91,7 +95,7 @@ pub struct Prepared {
 /// Why an image could not be prepared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrepareError {
-    /// `ErrImagePull`, `InvalidImageName`, `ErrImageNeverPull`.
+    /// `ErrImagePull`, `InvalidImageName`, `ErrImageNeverPull`, `SignatureValidationFailed`.
     pub reason: &'static str,
     /// The cause, for people.
     pub message: String,

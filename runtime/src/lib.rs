@@ -24,6 +24,7 @@ mod guests;
 mod hooks;
 mod host_ports;
 mod image_gc;
+mod image_policies;
 mod join;
 mod keeper;
 mod kubelet_api;

@@ -277,6 +277,10 @@ impl Worker {
         let (context, pod, address, messages) =
             (Arc::clone(&self.context), self.pod.clone(), self.observed.address, self.messages.clone());
         spawn_connection("container start", async move {
+            if !container::is_verified(&context, &pod, &container).await {
+                let _ = messages.send(Message::Happened(Happening::Unverified { container })).await;
+                return;
+            }
             let message = match container::start(&context, &pod, &container, restarts, address, messages.clone()).await
             {
                 Ok(run) => {

@@ -16,6 +16,7 @@ mod kubectl;
 mod node;
 mod proxy;
 mod servers;
+mod signatures;
 mod sockets;
 mod storage;
 mod streams;
@@ -87,6 +88,8 @@ fn cases() -> Vec<Case<Cluster>> {
         case!(inputs::strangers_are_refused),
         case!(images::images_are_listed_inspected_and_removed),
         case!(images::a_private_image_is_pulled_with_the_secret_of_the_account),
+        case!(signatures::images_need_the_signature_that_their_namespace_wants),
+        case!(signatures::what_starts_again_is_verified_again),
         case!(helm::a_chart_installs_upgrades_rolls_back_and_goes),
         case!(node::a_pod_that_uses_more_disk_than_it_may_is_evicted),
         case!(node::a_static_pod_is_mirrored_and_outlives_its_mirror),

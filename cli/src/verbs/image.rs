@@ -4,7 +4,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 use shoal_client::Client;
-use shoal_images::{Description, Digest, Reference, Registry, Where, contents, describe};
+use shoal_images::{Description, Digest, Reference, Registry, Where, contents, describe, listed, signature_tag};
 
 use crate::kubeconfig::Target;
 use crate::registry;
@@ -39,7 +39,7 @@ enum Verb {
         #[arg(value_name = "NAME[:TAG|@DIGEST]")]
         name: String,
     },
-    /// Show what an image is, and what it needs and offers.
+    /// Show what an image is, what it needs and offers, and which signatures it carries (none is verified).
     Inspect {
         /// Which one.
         #[arg(value_name = "NAME[:TAG|@DIGEST]")]
@@ -81,6 +81,15 @@ struct Inspected {
     size: u64,
     kind: &'static str,
     module: Option<Module>,
+    /// Whoever made them.
+    signatures: Vec<Signature>,
+}
+
+/// A signature of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Signature {
+    form: &'static str,
+    digest: String,
 }
 
 /// The module of an image.
@@ -211,7 +220,20 @@ async fn inspect(client: &Client, reference: &Reference) -> anyhow::Result<Inspe
         Where::Blob(digest) => Some(module(client, reference, &digest).await?),
         Where::Manifest(_) | Where::Nowhere(_) => None,
     };
-    Ok(Inspected { name: reference.to_string(), digest, size: outer.size_bytes, kind: outer.kind, module })
+    let signatures = signatures(client, &reference.repository, &digest).await?;
+    Ok(Inspected { name: reference.to_string(), digest, size: outer.size_bytes, kind: outer.kind, module, signatures })
+}
+
+/// The signatures of the image with this digest. None is verified: that takes a key.
+async fn signatures(client: &Client, repository: &str, digest: &str) -> anyhow::Result<Vec<Signature>> {
+    let tag = signature_tag(&Digest::parse(digest)?);
+    let simple = manifest(client, repository, &tag).await?;
+    let referrers = registry::get(client, &format!("/v2/{repository}/referrers/{digest}")).await?;
+    let found = listed(
+        simple.as_ref().map(|(_, document)| document.as_slice()),
+        referrers.as_ref().map(|response| response.body().as_ref()),
+    );
+    Ok(found.into_iter().map(|one| Signature { form: one.form, digest: one.digest.to_string() }).collect())
 }
 
 async fn module(client: &Client, reference: &Reference, digest: &Digest) -> anyhow::Result<Module> {
@@ -241,6 +263,8 @@ fn text(image: &Inspected) -> String {
         ["Size".to_string(), size(image.size)],
         ["Kind".to_string(), image.kind.to_string()],
     ];
+    let signatures = image.signatures.iter().map(|one| format!("{} {}", one.form, one.digest));
+    lines.extend(titled("Signature", signatures));
     let Some(module) = &image.module else {
         lines.push(["Module".to_string(), "none that can be run".to_string()]);
         return super::columns(&lines);
@@ -249,10 +273,15 @@ fn text(image: &Inspected) -> String {
     lines.push(["Module".to_string(), format!("{} ({})", module.digest, module.form)]);
     lines.push(["Runs as".to_string(), format!("{} ({}{target})", module.role, module.os)]);
     for (title, names) in [("Exports", &module.exports), ("Imports", &module.imports), ("Made by", &module.producers)] {
-        let titles = std::iter::once(title).chain(std::iter::repeat(""));
-        lines.extend(titles.zip(names).map(|(title, name)| [title.to_string(), name.clone()]));
+        lines.extend(titled(title, names.iter().cloned()));
     }
     super::columns(&lines)
+}
+
+/// The rows, the first of them under its title.
+fn titled(title: &'static str, rows: impl Iterator<Item = String>) -> impl Iterator<Item = [String; 2]> {
+    let titles = std::iter::once(title).chain(std::iter::repeat(""));
+    titles.zip(rows).map(|(title, row)| [title.to_string(), row])
 }
 
 /// Bytes in the unit that reads best.
@@ -305,6 +334,7 @@ team/hello  2    sha256:d4735e3a265e  2.0 MB  Wasm artifact
             size: 999,
             kind: "Wasm artifact",
             module: Some(module),
+            signatures: Vec::new(),
         };
         let expected = "\
 Name     hello:1
@@ -318,6 +348,11 @@ Imports  wasi:cli/stdout@0.2.3
          wasi:io/streams@0.2.3
 ";
         assert_eq!(text(&image), expected);
+        let signature = |form, digest: &str| Signature { form, digest: digest.to_string() };
+        let signatures = vec![signature("simple signing", "sha256:c"), signature("bundle", "sha256:d")];
+        let signed = Inspected { signatures, ..image.clone() };
+        let rows = "Kind       Wasm artifact\nSignature  simple signing sha256:c\n           bundle sha256:d\nModule ";
+        assert!(text(&signed).contains(rows), "{}", text(&signed));
         let other = Inspected { module: None, ..image };
         assert!(text(&other).ends_with("Module  none that can be run\n"));
     }

@@ -7,6 +7,7 @@
 pub mod decode;
 pub mod discovery;
 pub mod fields;
+pub mod image_policy;
 mod kinds;
 pub mod metadata;
 pub mod names;

@@ -51,10 +51,12 @@ fn sum(sizes: impl Iterator<Item = u64>) -> u64 {
 
 fn kind(manifest: &Manifest) -> &'static str {
     let config = manifest.config.as_ref().map(|config| config.media_type.as_str()).unwrap_or_default();
+    let is_signature = manifest.layers.iter().any(|layer| layer.media_type == media::SIMPLE_SIGNING);
     let has_module = manifest.layers.iter().any(|layer| media::MODULES.contains(&layer.media_type.as_str()));
     match config {
         media::WASM_CONFIG => "Wasm artifact",
         media::SPIN_CONFIG => "Spin application",
+        _ if is_signature => "signature",
         media::IMAGE_CONFIG | media::DOCKER_CONFIG if has_module => "Wasm image",
         media::IMAGE_CONFIG | media::DOCKER_CONFIG => "container image",
         _ if has_module => "bare module",
@@ -84,6 +86,7 @@ mod tests {
             (media::SPIN_CONFIG, media::MODULES[1], "Spin application"),
             (media::IMAGE_CONFIG, media::MODULES[3], "Wasm image"),
             (media::IMAGE_CONFIG, tar, "container image"),
+            (media::IMAGE_CONFIG, media::SIMPLE_SIGNING, "signature"),
             ("application/vnd.oci.empty.v1+json", media::WASM, "bare module"),
             ("application/vnd.oci.empty.v1+json", "text/plain", "artifact"),
         ] {

@@ -58,6 +58,16 @@ pub enum PullError {
         /// What is wrong.
         reason: String,
     },
+    /// It is not signed as it must be.
+    #[error("{image}: signature validation failed for {digest}: {reason}")]
+    Unsigned {
+        /// The reference.
+        image: String,
+        /// What it was resolved to.
+        digest: String,
+        /// What was found.
+        reason: String,
+    },
     /// This machine's disk failed or is full.
     #[error("{image}: failed to keep it: {reason}")]
     Disk {
@@ -74,6 +84,7 @@ impl PullError {
         match self {
             Self::InvalidName(_) => "InvalidImageName",
             Self::NeverPull { .. } => "ErrImageNeverPull",
+            Self::Unsigned { .. } => "SignatureValidationFailed",
             _ => "ErrImagePull",
         }
     }

@@ -8,8 +8,14 @@ pub(crate) const DOCUMENT_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of a module.
 pub(crate) const MODULE_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// How many credentials are remembered by which one image was had.
+/// How many credentials are remembered by which one image was had, and how many keys that signed it.
 pub(crate) const FINGERPRINTS: usize = 16;
+
+/// How many signatures of an image are looked at, of each form.
+pub(crate) const SIGNATURES: usize = 64;
+
+/// Bytes of one signature with all that is signed.
+pub(crate) const SIGNATURE_BYTES: usize = 1024 * 1024;
 
 /// How long a remote registry may take to accept a connection.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

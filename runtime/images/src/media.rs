@@ -24,6 +24,11 @@ pub const SPIN_CONFIG: &str = "application/vnd.fermyon.spin.application.v1+confi
 /// The layer of a CNCF Wasm artifact.
 pub const WASM: &str = "application/wasm";
 
+/// A payload that cosign signed, in the first of its forms.
+pub const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
+/// A bundle of Sigstore's with a signature.
+pub const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+
 /// Every media type of a layer that is a module or a component, and nothing else.
 pub const MODULES: [&str; 4] = [
     WASM,

@@ -23,6 +23,9 @@ pub(crate) struct Record {
     /// The fingerprints of the credentials with which the registry gave it, newest last; none if it gives it to everybody.
     #[serde(default)]
     pub credentials: Vec<String>,
+    /// The fingerprints of the keys that are known to have signed it, newest last.
+    #[serde(default)]
+    pub signers: Vec<String>,
 }
 
 /// The form that this code writes.

@@ -22,11 +22,20 @@ use crate::reference::{Reference, Registry};
 use crate::sources::{Cluster, ClusterRegistry, Remotes, Source, SourceError, Sources};
 use crate::turns::Turns;
 
+/// What is here of a reference.
+struct Known {
+    image: Image,
+    /// The fingerprints of the credentials by which it was had.
+    credentials: Vec<String>,
+    /// The fingerprints of the keys that have signed it.
+    signers: Vec<String>,
+}
+
 /// The images of this machine.
 pub struct ImageStore {
     pub(crate) blobs: BlobStore,
     pub(crate) records: Records,
-    sources: Sources,
+    pub(crate) sources: Sources,
     pub(crate) turns: Turns,
 }
 
@@ -59,20 +68,21 @@ impl ImageStore {
         let is_settled = reference.digest.is_some() && reference.registry == Registry::Cluster;
         let must_resolve = policy == PullPolicy::Always && !is_settled;
         match self.known(&reference) {
-            Some((image, _)) if !must_resolve => return Ok(image),
+            Some(known) if !must_resolve => return Ok(known.image),
             None if policy == PullPolicy::Never => return Err(PullError::NeverPull { image: text.to_string() }),
             _ => {}
         }
         let _turn = self.turns.take(&reference.to_string()).await;
         let known = self.known(&reference);
-        if !must_resolve && let Some((image, _)) = known {
-            return Ok(image);
+        if !must_resolve && let Some(known) = known {
+            return Ok(known.image);
         }
         let credentials = keyring.credentials(&reference);
         match (self.fetch(&reference, &credentials, known.as_ref()).await, known) {
-            (Err(PullError::Unreachable { registry, reason, .. }), Some((image, known_by)))
-                if known_by.is_empty() || credentials.iter().any(|own| known_by.contains(&own.fingerprint())) =>
-            {
+            (
+                Err(PullError::Unreachable { registry, reason, .. }),
+                Some(Known { image, credentials: known_by, .. }),
+            ) if known_by.is_empty() || credentials.iter().any(|own| known_by.contains(&own.fingerprint())) => {
                 tracing::warn!(
                     image = text,
                     registry,
@@ -90,7 +100,7 @@ impl ImageStore {
         &self,
         reference: &Reference,
         credentials: &[&Credential],
-        known: Option<&(Image, Vec<String>)>,
+        known: Option<&Known>,
     ) -> Result<Image, PullError> {
         let Some((last, others)) = credentials.split_last() else {
             return self.fetch_as(reference, None, known).await;
@@ -104,21 +114,21 @@ impl ImageStore {
         self.fetch_as(reference, Some(last), known).await
     }
 
-    /// What is here of the reference, whole, and by which credentials it was had.
-    fn known(&self, reference: &Reference) -> Option<(Image, Vec<String>)> {
+    /// What is here of the reference, whole.
+    fn known(&self, reference: &Reference) -> Option<Known> {
         let record = self.records.load(&reference.to_string())?;
         let module = Digest::parse(&record.module).ok()?;
         let path = self.blobs.get(&module)?;
         let settings = Settings { entrypoint: record.entrypoint, environment: record.environment };
         let image = image(reference, Digest::parse(&record.digest).ok()?, module, path, settings, false).ok()?;
-        Some((image, record.credentials))
+        Some(Known { image, credentials: record.credentials, signers: record.signers })
     }
 
     async fn fetch_as(
         &self,
         reference: &Reference,
         credential: Option<&Credential>,
-        known: Option<&(Image, Vec<String>)>,
+        known: Option<&Known>,
     ) -> Result<Image, PullError> {
         let source = self.sources.open(reference, credential).map_err(|error| refused(reference, error))?;
         let fetch = Fetch { store: self, reference, source };
@@ -133,8 +143,9 @@ impl ImageStore {
         let module = layer.digest().map_err(|reason| fetch.broken(reason))?;
         let was_fetched = fetch.module(layer, &module).await?;
 
-        // Who had what the tag stood for before has not had this.
-        let known_by = known.filter(|(image, _)| image.digest == digest).map_or(&[][..], |(_, known_by)| known_by);
+        // Who had what the tag stood for before has not had this, and who signed that has not signed this.
+        let known = known.filter(|known| known.image.digest == digest);
+        let known_by = known.map_or(&[][..], |known| &known.credentials);
         let record = Record {
             version: records::VERSION,
             reference: reference.to_string(),
@@ -143,6 +154,7 @@ impl ImageStore {
             entrypoint: settings.entrypoint.clone(),
             environment: settings.environment.clone(),
             credentials: credential.map(|own| with(known_by, own.fingerprint())).unwrap_or_default(),
+            signers: known.map(|known| known.signers.clone()).unwrap_or_default(),
         };
         let records = self.records.clone();
         let saved = tokio::task::spawn_blocking(move || records.save(&record)).await;
@@ -165,7 +177,7 @@ fn image(
 }
 
 /// The fingerprints that are known with one more, the newest of them.
-fn with(known: &[String], fingerprint: String) -> Vec<String> {
+pub(crate) fn with(known: &[String], fingerprint: String) -> Vec<String> {
     let others: Vec<&String> = known.iter().filter(|other| **other != fingerprint).collect();
     let kept = others[others.len().saturating_sub(FINGERPRINTS - 1)..].iter().map(|other| (*other).clone());
     kept.chain([fingerprint]).collect()
@@ -213,18 +225,8 @@ impl Fetch<'_> {
     /// A small blob that is JSON.
     async fn document(&self, descriptor: &Descriptor) -> Result<Value, PullError> {
         let expected = descriptor.digest().map_err(|reason| self.broken(reason))?;
-        let mut content =
-            self.source.blob(&self.reference.repository, &expected).await.map_err(|error| self.refused(error))?;
-        let mut bytes = Vec::new();
-        while let Some(chunk) = content.next().await {
-            bytes.extend_from_slice(&chunk.map_err(|error| self.broken(format!("reading {expected}: {error}")))?);
-            if bytes.len() > DOCUMENT_BYTES {
-                return Err(self.broken(format!("the configuration {expected} has more than {DOCUMENT_BYTES} bytes")));
-            }
-        }
-        if Digest::of(&bytes) != expected {
-            return Err(self.broken(format!("the registry sent other bytes in place of {expected}")));
-        }
+        let bytes = self.source.small_blob(&self.reference.repository, &expected, DOCUMENT_BYTES).await;
+        let bytes = bytes.map_err(|error| self.refused(error))?;
         serde_json::from_slice(&bytes)
             .map_err(|error| self.broken(format!("the configuration {expected} cannot be read: {error}")))
     }
@@ -268,7 +270,7 @@ impl Fetch<'_> {
     }
 }
 
-fn refused(reference: &Reference, error: SourceError) -> PullError {
+pub(crate) fn refused(reference: &Reference, error: SourceError) -> PullError {
     let image = reference.to_string();
     let registry = match &reference.registry {
         Registry::Cluster => "the cluster's registry".to_string(),

@@ -126,7 +126,7 @@ pub enum Image {
     Present,
     /// Could not be had.
     Failed {
-        /// `ErrImagePull`, `InvalidImageName`, `ErrImageNeverPull` and so on.
+        /// `ErrImagePull`, `InvalidImageName`, `ErrImageNeverPull`, `SignatureValidationFailed` and so on.
         reason: String,
         /// Attempts in a row.
         failures: u32,
@@ -233,6 +233,11 @@ pub enum Happening {
         reason: String,
         /// Why.
         message: String,
+    },
+    /// What is here was not verified as the policy of the moment wants it: it must be pulled again before the container starts.
+    Unverified {
+        /// Whose.
+        container: String,
     },
     /// The container runs.
     Started {
@@ -430,6 +435,10 @@ impl Observed {
                 };
                 c.image = Image::Failed { reason, failures, at: now, message };
             }),
+            Happening::Unverified { container } => self.with(&container, |c| {
+                c.image = Image::Unknown;
+                c.take_start_back();
+            }),
             Happening::Started { container, id } => self.note_started(pod, &container, id, now),
             Happening::Misconfigured { container, message } => {
                 self.with(&container, |c| c.state = State::Misconfigured { message, at: now });
@@ -508,13 +517,7 @@ impl Observed {
     fn retry_configuration(&mut self) {
         for container in self.containers.values_mut() {
             if matches!(container.state, State::Misconfigured { .. }) {
-                container.state = match container.last.take() {
-                    Some(termination) => {
-                        container.restarts = container.restarts.saturating_sub(1);
-                        State::Ended(termination)
-                    }
-                    None => State::Waiting,
-                };
+                container.take_start_back();
             }
         }
         if matches!(self.volumes, Volumes::Failed { .. }) {
@@ -534,6 +537,19 @@ impl Observed {
                 change(running);
             }
         });
+    }
+}
+
+impl ContainerObserved {
+    /// Is as before its start began.
+    fn take_start_back(&mut self) {
+        self.state = match self.last.take() {
+            Some(termination) => {
+                self.restarts = self.restarts.saturating_sub(1);
+                State::Ended(termination)
+            }
+            None => State::Waiting,
+        };
     }
 }
 

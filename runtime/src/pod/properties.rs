@@ -21,6 +21,7 @@ const TOKEN_LIFE: SignedDuration = SignedDuration::from_secs(480);
 enum Step {
     Succeed,
     Fail,
+    Distrust,
     Exit(usize, i32),
     Unhealthy(usize),
     Ready(usize, bool),
@@ -36,6 +37,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => Just(Step::Succeed),
         2 => Just(Step::Fail),
+        1 => Just(Step::Distrust),
         3 => (0usize..4, prop_oneof![Just(0), Just(1), Just(137)]).prop_map(|(c, code)| Step::Exit(c, code)),
         1 => (0usize..4).prop_map(Step::Unhealthy),
         2 => (0usize..4, any::<bool>()).prop_map(|(c, r)| Step::Ready(c, r)),
@@ -179,6 +181,17 @@ impl Life {
         }
     }
 
+    /// What waits first is a start, of an image that the policy does not trust any more.
+    fn distrust(&mut self) {
+        if let Some(PodAction::Start { container }) = self.pending.first().cloned() {
+            self.pending.remove(0);
+            self.note(Happening::Unverified { container: container.clone() });
+            self.decide();
+            let again = PodAction::Start { container };
+            assert!(!self.pending.contains(&again), "nothing starts before it is verified");
+        }
+    }
+
     fn end(&mut self, container: &str, exit_code: i32) {
         if let State::Running(running) = &self.observed.containers[container].state {
             let id = running.id.clone();
@@ -200,6 +213,7 @@ impl Life {
         match step {
             Step::Succeed => self.complete(true),
             Step::Fail => self.complete(false),
+            Step::Distrust => self.distrust(),
             Step::Exit(index, code) => {
                 let names: Vec<String> = self.observed.containers.keys().cloned().collect();
                 self.end(&names[index % names.len()].clone(), *code);

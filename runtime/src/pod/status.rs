@@ -230,9 +230,10 @@ fn image_reason(container: &Container, seen: &ContainerObserved) -> (&'static st
     match reason.as_str() {
         "InvalidImageName" => ("InvalidImageName", Some(message.clone())),
         "ErrImageNeverPull" => ("ErrImageNeverPull", Some(message.clone())),
-        _ if *failures > 1 => {
-            ("ImagePullBackOff", Some(format!("Back-off pulling image {image:?}: ErrImagePull: {message}")))
+        reason if *failures > 1 => {
+            ("ImagePullBackOff", Some(format!("Back-off pulling image {image:?}: {reason}: {message}")))
         }
+        "SignatureValidationFailed" => ("SignatureValidationFailed", Some(message.clone())),
         _ => ("ErrImagePull", Some(message.clone())),
     }
 }

@@ -1,4 +1,4 @@
-//! What a registry sends, what a pull secret holds, and what a worker finds on its disk of the images that it had.
+//! What a registry sends, of an image and its signatures, what a pull secret holds, and what a worker finds on its disk of the images that it had.
 
 use shoal_images::targets;
 use shoal_images::{Keyring, Reference, artifact, contents, describe};
@@ -10,6 +10,7 @@ pub const ALL: &[Target] = &[
     Target { name: "modules", seeds: || vec![MODULE.to_vec(), COMPONENT.to_vec()], run: read_module },
     Target { name: "logins", seeds: login_seeds, run: read_logins },
     Target { name: "images", seeds: || vec![targets::record()], run: targets::read_record },
+    Target { name: "signatures", seeds: targets::signatures, run: targets::read_signatures },
 ];
 
 /// `(module (import "wasi_snapshot_preview1" "x" (func)) (export "_start" (func 0)))`

@@ -341,3 +341,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_namespace_s_policy_must_be_readable_where_it_is_written() {
+    let namespace =
+        |annotations: Value| born("namespaces", json!({"metadata": {"name": "shop", "annotations": annotations}}));
+    let broken =
+        namespace(json!({"shoal.dev/image-public-keys": "cosign.pub", "shoal.dev/unsigned-images": "debug/*"}));
+    let problems = wrong("namespaces", &broken);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    let start =
+        "metadata.annotations[shoal.dev/image-public-keys]: Invalid value: \"cosign.pub\": it holds no public key";
+    assert!(problems[0].starts_with(start), "{problems:?}");
+    let tagged = namespace(json!({"shoal.dev/unsigned-images": "debug/* hello:1"}));
+    let problems = wrong("namespaces", &tagged);
+    let start = "metadata.annotations[shoal.dev/unsigned-images]: Invalid value: \"hello:1\": ";
+    assert!(problems[0].starts_with(start) && problems[0].contains("without tag"), "{problems:?}");
+
+    let changed = |new: &Value, old: &Value| row("namespaces").strategy.validate_update(new, old).len();
+    let plain = namespace(json!({}));
+    assert_eq!((changed(&broken, &plain), changed(&plain, &broken), changed(&broken, &broken)), (1, 0, 0));
+}

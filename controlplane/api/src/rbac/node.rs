@@ -207,6 +207,7 @@ mod tests {
         assert!(!may_n1("update", "pods", "d", "mine"));
         assert!(may_n1("create", "pods", "d", ""));
         assert!(may_n1("watch", "services", "", ""));
+        assert!(may_n1("watch", "namespaces", "", "") && !may_n1("patch", "namespaces", "", "d"));
         assert!(!may_n1("list", "rbac.authorization.k8s.io:roles", "", ""));
     }
 

@@ -17,7 +17,15 @@ pub(crate) struct Cluster(pub Arc<dyn ClusterRegistry>);
 
 impl Cluster {
     pub(crate) async fn manifest(&self, repository: &str, version: &str) -> Result<Bytes, SourceError> {
-        let response = self.get(&format!("/v2/{repository}/manifests/{version}"), &media::MANIFESTS.join(", ")).await?;
+        self.document(&format!("/v2/{repository}/manifests/{version}")).await
+    }
+
+    pub(crate) async fn referrers(&self, repository: &str, digest: &Digest) -> Result<Bytes, SourceError> {
+        self.document(&format!("/v2/{repository}/referrers/{digest}")).await
+    }
+
+    async fn document(&self, path: &str) -> Result<Bytes, SourceError> {
+        let response = self.get(path, &media::MANIFESTS.join(", ")).await?;
         // Boxed, so that the compiler sees that the whole pull may move between threads.
         let document: BoxFuture<'static, _> = Box::pin(Limited::new(response.into_body(), DOCUMENT_BYTES).collect());
         let document = document.await;

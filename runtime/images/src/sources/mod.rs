@@ -4,6 +4,7 @@ mod cluster;
 mod remote;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use http::Response;
@@ -77,6 +78,36 @@ impl Source<'_> {
         match self {
             Self::Cluster(cluster) => cluster.manifest(repository, version).await,
             Self::Remote(remote) => remote.manifest(repository, version).await,
+        }
+    }
+
+    /// The manifests that refer to one, as the bytes of an index. Not verified.
+    pub(crate) async fn referrers(&self, repository: &str, digest: &Digest) -> Result<Bytes, SourceError> {
+        match self {
+            Self::Cluster(cluster) => cluster.referrers(repository, digest).await,
+            Self::Remote(remote) => remote.referrers(repository, digest).await,
+        }
+    }
+
+    /// A blob of a repository that is small enough to be held, verified.
+    pub(crate) async fn small_blob(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        limit_bytes: usize,
+    ) -> Result<Vec<u8>, SourceError> {
+        let mut content = self.blob(repository, digest).await?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = content.next().await {
+            let chunk = chunk.map_err(|error| SourceError::Failed(format!("reading {digest}: {error}")))?;
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > limit_bytes {
+                return Err(SourceError::Failed(format!("{digest} has more than {limit_bytes} bytes")));
+            }
+        }
+        match Digest::of(&bytes) == *digest {
+            true => Ok(bytes),
+            false => Err(SourceError::Failed(format!("the registry sent other bytes in place of {digest}"))),
         }
     }
 

@@ -79,6 +79,14 @@ impl Remote {
         Ok(document)
     }
 
+    /// By the registry's own list, or where it has none the index under the tag that stands for one.
+    pub(crate) async fn referrers(&self, repository: &str, digest: &Digest) -> Result<Bytes, SourceError> {
+        let image = name(&self.host, repository, &digest.to_string());
+        self.client.store_auth_if_needed(image.resolve_registry(), &self.login).await;
+        let index = self.client.pull_referrers(&image, None).await.map_err(failed)?;
+        serde_json::to_vec(&index).map(Bytes::from).map_err(|error| SourceError::Failed(error.to_string()))
+    }
+
     pub(crate) async fn blob(&self, repository: &str, digest: &Digest) -> Result<Content, SourceError> {
         let digest = digest.to_string();
         let image = name(&self.host, repository, &digest);

@@ -2,6 +2,7 @@
 
 mod private;
 mod shelf;
+mod signed;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
