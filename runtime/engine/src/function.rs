@@ -22,8 +22,10 @@ use crate::grants::{Body, Grants};
 use crate::hooks;
 use crate::host::Host;
 use crate::input::Stdin;
+use crate::limits::OUTGOING_REQUESTS;
 use crate::memory;
 use crate::module::Handler;
+use crate::outgoing::Limited;
 use crate::process::trap_message;
 use crate::sockets::{OnlyOutgoing, Sockets};
 use crate::stats::Outcome;
@@ -59,7 +61,8 @@ impl Function {
     pub(crate) fn new(engine: Arc<Engine>, program: Handler, grants: Grants) -> Result<Self, StartError> {
         let sockets = grants.sockets.clone().map(|sockets| Arc::new(OnlyOutgoing(sockets)) as Arc<dyn Sockets>);
         // An input would last no longer than a request, and so would a port.
-        let grants = Grants { sockets, stdin: Stdin::empty(), ..grants };
+        let outbound = Limited::new(grants.outbound.clone(), OUTGOING_REQUESTS);
+        let grants = Grants { sockets, outbound, stdin: Stdin::empty(), ..grants };
         let memory = memory::Meter::new(grants.memory_limit_bytes);
         // What cannot be granted shows now and not at the first request.
         let killed = watch::Sender::new(false);

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use wasmtime_wasi_http::{Error, RequestOptions, Result, WasiBody, WasiHttpHooks};
 
 use crate::grants::{Body, BoxError, Outbound, OutboundError};
+use crate::limits::BODY_PIECE_BYTES;
 
 /// Sends a guest's requests where its grants say.
 pub(crate) struct Hooks {
@@ -24,6 +25,14 @@ type Completion = Box<dyn Future<Output = Result<()>> + Send>;
 impl WasiHttpHooks for Hooks {
     fn default_scheme(&mut self) -> Option<http::uri::Scheme> {
         Some(http::uri::Scheme::HTTP)
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY_PIECE_BYTES
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY_PIECE_BYTES
     }
 
     fn send_request(
