@@ -210,11 +210,20 @@ impl Inner {
             answered = tokio::time::timeout(self.grants.request_timeout, self.answer(request, head)) => answered.unwrap_or(Ended::TooLate),
         };
         // Also one that failed after its answer had begun, when nobody waits for its end any more.
-        if let Ended::Failed(message) = &ended {
-            *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(message.clone());
+        if let Some(failure) = self.failure(&ended) {
+            *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
             self.failed.notify_one();
         }
         ended
+    }
+
+    /// What is to be told of an instance that ended so; none if it is no failure of the guest's.
+    fn failure(&self, ended: &Ended) -> Option<String> {
+        match ended {
+            Ended::Failed(message) => Some(message.clone()),
+            Ended::TooLate => Some(format!("it took longer than {:?}", self.grants.request_timeout)),
+            Ended::Returned | Ended::Killed | Ended::NoSlot => None,
+        }
     }
 
     async fn answer(&self, mut request: Request<Body>, head: oneshot::Sender<Head>) -> Ended {
