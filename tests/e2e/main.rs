@@ -19,6 +19,7 @@ mod sockets;
 mod storage;
 mod streams;
 mod tokens;
+mod unruly;
 mod workloads;
 
 use std::path::Path;
@@ -59,6 +60,10 @@ fn cases() -> Vec<Case<Cluster>> {
         case!(workloads::a_part_of_a_volume_is_mounted_in_its_place),
         case!(workloads::hooks_are_asked_after_the_start_and_before_the_end),
         case!(workloads::a_failing_readiness_probe_takes_a_pod_out_of_its_service),
+        case!(unruly::an_answer_without_end_is_held_back_by_who_reads_it),
+        case!(unruly::a_body_that_nobody_reads_stays_with_its_sender),
+        case!(unruly::a_thousand_requests_at_once_are_all_answered),
+        case!(unruly::a_process_that_sleeps_for_ever_is_ended),
         case!(streams::exec_runs_a_command_and_gives_back_its_output_and_exit_code),
         case!(streams::exec_passes_input_in_both_protocols),
         case!(streams::cp_carries_files_both_ways),

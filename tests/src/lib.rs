@@ -5,11 +5,13 @@
 
 mod cluster;
 mod http;
+mod memory;
 pub mod suite;
 mod tools;
 mod wait;
 
 pub use cluster::{Cluster, free_ports};
 pub use http::{Answer, get};
+pub use memory::Growth;
 pub use tools::{Output, Tool, Tools};
 pub use wait::eventually;
