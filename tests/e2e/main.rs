@@ -92,6 +92,7 @@ fn cases() -> Vec<Case<Cluster>> {
         case!(node::a_pod_that_uses_more_disk_than_it_may_is_evicted),
         case!(node::a_static_pod_is_mirrored_and_outlives_its_mirror),
         case!(node::a_node_that_runs_out_says_so_and_is_avoided),
+        case!(node::a_node_that_is_short_for_long_ends_pods_in_their_time),
         case!(node::a_node_s_metrics_hold_the_kubelet_s_series_and_our_own),
         case!(servers::members_are_listed_and_leadership_moves),
         case!(servers::the_encryption_key_is_changed_on_every_server),
