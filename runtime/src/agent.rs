@@ -134,7 +134,7 @@ impl Agent {
             keeper: Arc::clone(&keeper),
             tasks: tasks.clone(),
             services: watch::Sender::default(),
-            host_ports: host_ports::HostPorts::default(),
+            host_ports: Arc::default(),
             modules: Mutex::new(HashMap::new()),
             image_uses: LastUses::default(),
             open_logs: Mutex::new(HashMap::new()),

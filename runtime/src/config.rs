@@ -40,6 +40,8 @@ pub struct AgentConfig {
     pub pods: u32,
     /// The directories of this machine below which pods may have any (`hostPath`, and volumes that are made by hand); none if empty.
     pub allow_host_path: Vec<PathBuf>,
+    /// Whether pods may share the node's network (`hostNetwork`).
+    pub allow_host_network: bool,
     /// How often things are said.
     pub pace: Pace,
     /// Below what the node ends pods to save itself, as the kubelet's `evictionHard`; an empty text is never.
@@ -119,6 +121,7 @@ impl Default for AgentConfig {
             memory_bytes: 0,
             pods: DEFAULT_PODS,
             allow_host_path: Vec::new(),
+            allow_host_network: false,
             pace: Pace::default(),
             eviction_hard: Thresholds::default(),
             eviction_soft: Thresholds::none(),

@@ -9,6 +9,7 @@ mod debug;
 mod examples;
 mod failures;
 mod helm;
+mod host_network;
 mod images;
 mod inputs;
 mod kubectl;
@@ -82,6 +83,7 @@ fn cases() -> Vec<Case<Cluster>> {
         case!(sockets::node_ports_carry_any_protocol),
         case!(sockets::a_process_that_serves_is_drained),
         case!(sockets::host_ports_lead_to_their_pods_and_are_had_once),
+        case!(host_network::a_pod_shares_its_node_s_address_where_the_worker_allows_it),
         case!(tokens::a_pod_gets_tokens_of_its_account_that_end_with_it),
         case!(inputs::bad_manifests_get_the_error_that_kubectl_users_know),
         case!(inputs::bad_images_are_named_in_status_and_events),

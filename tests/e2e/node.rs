@@ -10,9 +10,9 @@ use shoal_tests::{Cluster, eventually};
 use crate::examples::{PATIENCE, example};
 
 /// A worker of these cases' own, which the others do not see.
-const OWN: &str = "worker-9";
+pub const OWN: &str = "worker-9";
 /// Its address.
-const OWN_ADDRESS: &str = "127.0.1.9";
+pub const OWN_ADDRESS: &str = "127.0.1.9";
 
 fn object(cluster: &Cluster, kind: &str, name: &str) -> anyhow::Result<Value> {
     Ok(serde_json::from_str(&cluster.kubectl.ok(&["get", kind, name, "-o", "json"])?)?)
@@ -64,7 +64,7 @@ fn manifests(cluster: &Cluster) -> PathBuf {
 }
 
 /// Starts the worker of these cases with these settings beside its own, and waits until it is ready.
-fn start_own(cluster: &Cluster, settings: &[&str]) -> anyhow::Result<()> {
+pub fn start_own(cluster: &Cluster, settings: &[&str]) -> anyhow::Result<()> {
     let (token, manifests) = (cluster.data().join("worker.token"), manifests(cluster));
     std::fs::create_dir_all(&manifests)?;
     let server = cluster.processes()?.iter().find(|row| row["name"] == "worker-1").cloned().context("no worker-1")?;
@@ -80,7 +80,7 @@ fn start_own(cluster: &Cluster, settings: &[&str]) -> anyhow::Result<()> {
 }
 
 /// Ends it and what the API has of it.
-fn remove_own(cluster: &Cluster) -> anyhow::Result<()> {
+pub fn remove_own(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.remove_member(OWN, Signal::TERM)?;
     cluster.kubectl.ok(&["delete", "node", OWN, "--timeout=60s"])?;
     Ok(())

@@ -46,6 +46,9 @@ pub struct WorkerArguments {
     /// A directory of this machine below which pods may have any as hostPath; may be given several times [default: none].
     #[arg(long, value_name = "PREFIX")]
     allow_host_path: Vec<PathBuf>,
+    /// Let pods share this node's address and take ports of it (hostNetwork) [default: refused].
+    #[arg(long)]
+    allow_host_network: bool,
     /// How often it reports: lan (a lost node is noticed within seconds) or edge [default: edge].
     #[arg(long, value_parser = ["lan", "edge"])]
     profile: Option<String>,
@@ -139,6 +142,7 @@ impl WorkerArguments {
             anyhow::ensure!(prefix.is_absolute(), "--allow-host-path {} must begin with a slash", prefix.display());
             config.allow_host_path.push(prefix);
         }
+        config.allow_host_network |= self.allow_host_network;
         for label in self.label {
             let (name, value) =
                 label.split_once('=').with_context(|| format!("--label {label:?} is not of the form NAME=VALUE"))?;
