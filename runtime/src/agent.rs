@@ -136,7 +136,7 @@ impl Agent {
             keeper: Arc::clone(&keeper),
             tasks: tasks.clone(),
             services: watch::Sender::default(),
-            host_ports: host_ports::HostPorts::default(),
+            host_ports: Arc::default(),
             modules: Mutex::new(HashMap::new()),
             image_policies,
             image_uses: LastUses::default(),

@@ -29,7 +29,13 @@ pub fn cluster_table<'a>(
     }
     let services = services.into_iter().filter_map(|s| service(s, &slices_of)).collect();
     let networks = nodes.clone().into_iter().filter_map(node_network);
-    Table::new(services, nodes.into_iter().filter_map(node_link)).with_networks(networks)
+    let hosts = nodes.clone().into_iter().flat_map(node_addresses);
+    Table::new(services, nodes.into_iter().filter_map(node_link)).with_networks(networks).with_hosts(hosts)
+}
+
+fn node_addresses(node: &Node) -> impl Iterator<Item = IpAddr> {
+    let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+    addresses.filter(|address| address.type_ == "InternalIP").filter_map(|address| address.address.parse().ok())
 }
 
 fn node_network(node: &Node) -> Option<NodeNetwork> {
@@ -126,11 +132,13 @@ mod tests {
             "ports": [{"name": "http", "port": 8080}, {"name": "dns", "port": 5353, "protocol": "UDP"}],
             "endpoints": [
                 {"addresses": ["10.64.0.2"], "nodeName": "w1", "hostname": "cart-0", "conditions": {"ready": true}},
+                {"addresses": ["127.0.1.1"], "nodeName": "w1", "conditions": {"ready": true}},
                 {"addresses": ["10.64.1.2"], "nodeName": "w2", "conditions": {"ready": false, "serving": true, "terminating": true}}],
         }))
         .expect("slice");
         let node: Node = serde_json::from_value(
-            json!({"metadata": {"name": "w1", "annotations": {LINK_ADDRESS: "127.0.1.1:7000"}}, "spec": {"podCIDR": "10.64.0.0/24"}}),
+            json!({"metadata": {"name": "w1", "annotations": {LINK_ADDRESS: "127.0.1.1:7000"}}, "spec": {"podCIDR": "10.64.0.0/24"},
+                "status": {"addresses": [{"type": "InternalIP", "address": "127.0.1.1"}, {"type": "Hostname", "address": "w1"}]}}),
         )
         .expect("node");
         let table = cluster_table([&service], [&slice], [&node]);
@@ -141,14 +149,17 @@ mod tests {
             node: node.into(),
             ready,
         };
-        assert_eq!(port.endpoints, [endpoint("10.64.0.2:8080", "w1", true), endpoint("10.64.1.2:8080", "w2", false)]);
+        let hosted = endpoint("127.0.1.1:8080", "w1", true);
+        assert!(table.is_hosted(hosted.address) && !table.is_pod(hosted.address.ip()));
+        let own = [endpoint("10.64.0.2:8080", "w1", true), endpoint("10.64.1.2:8080", "w2", false)];
+        assert_eq!(port.endpoints, [own[0].clone(), own[1].clone(), hosted]);
         assert_eq!(table.link_of("w1"), Some("127.0.1.1:7000"));
         assert!(table.service_port(name, Protocol::Tcp, 53).is_none());
         let datagrams = table.service_port(name, Protocol::Udp, 53).expect("a port for datagrams");
         assert_eq!(datagrams.endpoints[0], endpoint("10.64.0.2:5353", "w1", true));
         let members = &table.service(name).expect("the service").members;
         let told: Vec<_> = members.iter().map(|member| (member.hostname.as_deref(), member.ready)).collect();
-        assert_eq!(told, [(Some("cart-0"), true), (None, false)]);
+        assert_eq!(told, [(Some("cart-0"), true), (None, false), (None, true)]);
         assert_eq!(table.node_of("10.64.0.200".parse().expect("ip")), Some("w1"));
     }
 }

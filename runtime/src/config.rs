@@ -5,10 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use shoal_api::quantity::Quantity;
 
-use crate::eviction::threshold::Thresholds;
+use crate::eviction::by_signal::BySignal;
+use crate::eviction::threshold::{Level, Thresholds};
+use crate::eviction::watch::Policy;
 use crate::limits::DEFAULT_PODS;
 
 /// The configuration of one worker; also the form of its configuration file.
@@ -37,10 +40,20 @@ pub struct AgentConfig {
     pub pods: u32,
     /// The directories of this machine below which pods may have any (`hostPath`, and volumes that are made by hand); none if empty.
     pub allow_host_path: Vec<PathBuf>,
+    /// Whether pods may share the node's network (`hostNetwork`).
+    pub allow_host_network: bool,
     /// How often things are said.
     pub pace: Pace,
     /// Below what the node ends pods to save itself, as the kubelet's `evictionHard`; an empty text is never.
     pub eviction_hard: Thresholds,
+    /// Below what it does so after a grace period, as the kubelet's `evictionSoft`.
+    pub eviction_soft: Thresholds,
+    /// How long each soft threshold is met before pods go for it.
+    pub eviction_soft_grace_period: BySignal<SignedDuration>,
+    /// How long a pod that goes for a soft threshold may take to end at most, in seconds; below zero as long as it wants.
+    pub eviction_max_pod_grace_s: i64,
+    /// By how much more than its threshold there must be of something before no pod goes for it any more.
+    pub eviction_minimum_reclaim: BySignal<Level>,
     /// How full the images' file system may be, in hundredths, before unused images are removed.
     pub image_gc_high: u8,
     /// How full it is after that.
@@ -108,8 +121,13 @@ impl Default for AgentConfig {
             memory_bytes: 0,
             pods: DEFAULT_PODS,
             allow_host_path: Vec::new(),
+            allow_host_network: false,
             pace: Pace::default(),
             eviction_hard: Thresholds::default(),
+            eviction_soft: Thresholds::none(),
+            eviction_soft_grace_period: BySignal::default(),
+            eviction_max_pod_grace_s: 0,
+            eviction_minimum_reclaim: BySignal::default(),
             image_gc_high: 85,
             image_gc_low: 80,
             eviction_transition_s: 300,
@@ -135,6 +153,11 @@ impl AgentConfig {
             let quantity = text.parse::<Quantity>().ok().filter(|quantity| !quantity.is_negative());
             quantity.ok_or_else(|| format!("system-reserved: {text:?} is no quantity such as 200Mi or 100m"))?;
         }
+        let without_grace = |signal: &_| self.eviction_soft_grace_period.get(*signal).is_none();
+        if let Some(signal) = self.eviction_soft.signals().find(without_grace) {
+            let name = signal.name();
+            return Err(format!("eviction-soft: {name} needs a grace period: eviction-soft-grace-period {name}=1m30s"));
+        }
         if let Some(address) = self.local_api.filter(|address| !address.ip().is_loopback()) {
             return Err(format!("local-api: {address} is not of this machine alone; take one of 127.0.0.0/8 or [::1]"));
         }
@@ -151,6 +174,17 @@ impl AgentConfig {
             ));
         }
         Ok(())
+    }
+
+    /// What the node defends itself by.
+    pub fn eviction_policy(&self) -> Policy {
+        Policy {
+            hard: self.eviction_hard.clone(),
+            soft: self.eviction_soft.clone(),
+            soft_grace: self.eviction_soft_grace_period.clone(),
+            minimum_reclaim: self.eviction_minimum_reclaim.clone(),
+            longest_pod_grace_s: self.eviction_max_pod_grace_s,
+        }
     }
 
     /// Where the volumes are that outlive pods.
@@ -175,5 +209,25 @@ impl AgentConfig {
             self.memory_bytes = u64::from(info.mem_unit).saturating_mul(info.totalram);
         }
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_soft_threshold_needs_a_grace_period() {
+        let with = |periods: &str| AgentConfig {
+            eviction_soft: "memory.available<1Gi".parse().expect("thresholds"),
+            eviction_soft_grace_period: periods.parse().expect("periods"),
+            ..AgentConfig::default()
+        };
+        let told = with("nodefs.available=1m").check().expect_err("memory.available has none");
+        assert!(
+            told.starts_with("eviction-soft: memory.available") && told.contains("eviction-soft-grace-period"),
+            "{told}"
+        );
+        assert_eq!(with("memory.available=1m30s").check(), Ok(()));
     }
 }

@@ -10,7 +10,7 @@ use shoal_api::image_policy::PUBLIC_KEYS;
 use shoal_api::quantity::Quantity;
 use shoal_engine::Stdin;
 use shoal_link::tasks::spawn_connection;
-use shoal_network::LocalTarget;
+use shoal_network::{LocalTarget, Protocol};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +22,7 @@ use crate::guests::{
     Exit, Grants, GuestFunction, GuestProcess, ImageRequest, OutputSink, PrepareError, Prepared, PullPolicy, Started,
     Usage,
 };
+use crate::host_ports::{HostNetwork, Opened};
 use crate::image_gc::collector;
 use crate::limits::{EVENT_CHARACTERS, FAILURE_PERIOD};
 use crate::logs::ContainerLog;
@@ -57,6 +58,7 @@ pub struct Run {
     live: Arc<Live>,
     usage: Arc<dyn Usage>,
     listens: Vec<SocketAddr>,
+    _of_node: Option<Opened>,
 }
 
 enum Control {
@@ -194,6 +196,7 @@ pub async fn start(
     let streams = Streams { stdin, output: Arc::new(LiveLog::new(Arc::clone(&log), &live)), is_terminal };
     let mut grants = grants(context, pod, definition, address, &variables, streams)?;
     grants.arguments = program_arguments(definition, &variables, &prepared);
+    let of_node = port_of_node(context, pod, definition, &variables, &prepared)?;
     let started = prepared.program.start(grants)?;
     let usage = match &started {
         Started::Function(function) => function.usage(),
@@ -214,6 +217,7 @@ pub async fn start(
         live,
         usage,
         listens: Vec::new(),
+        _of_node: of_node,
     };
     match started {
         Started::Function(function) => {
@@ -242,6 +246,21 @@ pub async fn start(
         }
     }
     Ok(run)
+}
+
+/// The node's port of a function, if its pod shares the node's address; a process takes those that it listens at.
+fn port_of_node(
+    context: &Context,
+    pod: &Pod,
+    definition: &Container,
+    variables: &[(String, String)],
+    prepared: &Prepared,
+) -> Result<Option<Opened>, String> {
+    let is_function = !prepared.program.runs_commands();
+    let Some(host) = HostNetwork::of(context, pod).filter(|_| is_function) else { return Ok(None) };
+    let port = spec::listen_port(definition, variables);
+    let opened = host.open(Protocol::Tcp, port);
+    opened.map(Some).ok_or_else(|| format!("another pod has port {port} of the node"))
 }
 
 /// What an instance reads and writes.
@@ -283,10 +302,11 @@ pub fn grants(
             allowed: AllowedHosts::of(pod),
             network: Arc::clone(&context.network),
             outside: context.outside.clone(),
-            names: pod_names(pod, address),
+            names: pod_names(pod, context.shown_address(pod, address)),
         }),
         function: FunctionSettings::of(pod).map_err(|(field, why)| format!("{field}: {why}"))?,
         address,
+        host_network: HostNetwork::of(context, pod),
     })
 }
 
@@ -335,13 +355,14 @@ pub async fn variables(
     let services = context.services.borrow().clone();
     let links = pod.spec.as_ref().and_then(|s| s.enable_service_links) != Some(false);
     let mut first = service_environment(services.iter().map(Arc::as_ref), spec::namespace(pod), links);
-    first.push(("HOSTNAME".to_owned(), spec::hostname(pod).to_owned()));
+    let hostname = if spec::has_host_network(pod) { &context.config.node_name } else { spec::hostname(pod) };
+    first.push(("HOSTNAME".to_owned(), hostname.to_owned()));
     for (name, value) in prepared.program.environment() {
         if !first.iter().any(|(known, _)| *known == name) {
             first.push((name, value));
         }
     }
-    environment(pod, container, &sources, first, &context.place(address))
+    environment(pod, container, &sources, first, &context.place(pod, address))
 }
 
 /// The arguments; where the container names no command, the image's entrypoint or the container's name is the first.

@@ -68,7 +68,7 @@ pub struct Context {
     /// The pods' addresses.
     pub addresses: Mutex<Addresses>,
     /// The pods' ports on the node.
-    pub host_ports: HostPorts,
+    pub host_ports: Arc<HostPorts>,
     /// The modules of containers that were pulled, by pod uid and container name.
     pub modules: Mutex<HashMap<(String, String), Prepared>>,
     /// Whose signatures images need.
@@ -95,10 +95,15 @@ impl Context {
         self.config.node_address.to_string()
     }
 
+    /// The address at which others know a pod that has this one in the pods' network.
+    pub fn shown_address(&self, pod: &Pod, address: Option<IpAddr>) -> Option<IpAddr> {
+        address.map(|own| if spec::has_host_network(pod) { self.config.node_address } else { own })
+    }
+
     /// Where the pod is, for `fieldRef` and `resourceFieldRef`.
-    pub fn place(&self, address: Option<IpAddr>) -> Place {
+    pub fn place(&self, pod: &Pod, address: Option<IpAddr>) -> Place {
         Place {
-            pod_address: address.map(|a| a.to_string()).unwrap_or_default(),
+            pod_address: self.shown_address(pod, address).map(|a| a.to_string()).unwrap_or_default(),
             host_address: self.host_address(),
             node_cpu_millis: i64::try_from(self.config.cpu_millis).unwrap_or(i64::MAX),
             node_memory_bytes: i64::try_from(self.config.memory_bytes).unwrap_or(i64::MAX),
@@ -131,6 +136,8 @@ impl Context {
     pub fn take_address(&self, pod: &Pod) -> Option<IpAddr> {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         let told = pod.status.as_ref().and_then(|s| s.pod_ip.as_deref()?.parse().ok());
+        // One that shares the node's address has one of its own beside it.
+        let told = told.filter(|_| !spec::has_host_network(pod));
         match told {
             Some(address) if addresses.keep(address, spec::uid(pod)) => Some(address),
             _ => addresses.take(spec::uid(pod)),

@@ -187,7 +187,8 @@ fn engine_grants(grants: Grants) -> shoal_engine::Grants {
         cpu_request_millis: grants.cpu_request_millis,
         sockets: grants
             .address
-            .map(|address| Arc::new(PodSockets::new(Arc::clone(&grants.outbound), address)) as Arc<dyn Sockets>),
+            .map(|address| PodSockets::new(Arc::clone(&grants.outbound), address, grants.host_network.clone()))
+            .map(|sockets| Arc::new(sockets) as Arc<dyn Sockets>),
         outbound: Arc::new(Route(grants.outbound)),
         request_timeout: grants.function.request_timeout,
         concurrency: grants.function.concurrency,
@@ -328,6 +329,7 @@ mod tests {
             }),
             function: FunctionSettings::default(),
             address: None,
+            host_network: None,
         });
         let Ok(Started::Function(function)) = started else { panic!("hello is a function") };
         let request = Request::get("/").header("host", "hello").body(empty_body()).expect("a request");

@@ -15,6 +15,7 @@ pub use shoal_engine::{Durations, Stats as GuestStats};
 pub use shoal_images::{Keyring, PublicKey, PullPolicy};
 use shoal_network::Body;
 
+use crate::host_ports::HostNetwork;
 use crate::logs::Stream;
 use crate::mount::Mount;
 use crate::outbound::PodOutbound;
@@ -158,6 +159,8 @@ pub struct Grants {
     pub function: FunctionSettings,
     /// The pod's address, at which a process's ports are; none means that it cannot listen.
     pub address: Option<std::net::IpAddr>,
+    /// The node's network, if the pod shares it.
+    pub host_network: Option<HostNetwork>,
 }
 
 /// What runs.

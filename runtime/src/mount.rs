@@ -42,7 +42,7 @@ pub async fn mount(context: Arc<Context>, pod: Arc<Pod>, address: Option<IpAddr>
         Ok(directories) => directories,
         Err(message) => return Happening::MountFailed(message),
     };
-    let place = context.place(address);
+    let place = context.place(&pod, address);
     let root = context.volume_root(spec::uid(&pod));
     let made = tokio::task::spawn_blocking(move || {
         link(&pod, &directories, &context, &root)?;

@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use shoal_engine::{Datagrams, SocketFailure};
+use shoal_engine::{Datagrams, SocketFailure, Sockets as _};
 use shoal_network::{DATAGRAM_BYTES, Datagram, DatagramPort, Flows, Inlet, is_ready_endpoint};
 use tokio::net::UdpSocket;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::host_ports::Opened;
 use crate::pod_sockets::{PodSockets, of_system};
 use crate::reach::Reach;
 
@@ -22,7 +23,9 @@ const PEERS: usize = 4_096;
 /// A port for datagrams. Dropping it closes it.
 pub struct PodDatagrams {
     sockets: PodSockets,
+    /// What others know it by.
     address: SocketAddr,
+    _of_node: Option<Opened>,
     inlet: Inlet,
     port: Mutex<DatagramPort>,
     flows: Mutex<Flows>,
@@ -42,11 +45,14 @@ struct Outside {
 }
 
 impl PodDatagrams {
-    /// Puts a pod's policy before its port.
-    pub fn new(sockets: PodSockets, port: DatagramPort) -> PodDatagrams {
+    /// Puts a pod's policy before its port, which may be one of the node's.
+    pub fn new(sockets: PodSockets, port: DatagramPort, of_node: Option<Opened>) -> PodDatagrams {
+        let own = port.address();
+        let address = if of_node.is_some() { SocketAddr::new(sockets.address(), own.port()) } else { own };
         PodDatagrams {
             sockets,
-            address: port.address(),
+            address,
+            _of_node: of_node,
             inlet: port.inlet(),
             port: Mutex::new(port),
             flows: Mutex::default(),
@@ -89,6 +95,7 @@ impl Datagrams for PodDatagrams {
             self.send_in_cluster(to, bytes);
             return Ok(());
         }
+        let to = self.sockets.at_home(to, |home| self.sockets.outbound().network.local().takes_datagrams(home));
         match self.sockets.reach("udp", to).ok_or(SocketFailure::Denied)? {
             Reach::Pod => self.send_in_cluster(to, bytes),
             Reach::Outside => return self.send_outside(to, &bytes),

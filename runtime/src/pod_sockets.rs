@@ -6,9 +6,10 @@ use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
 use shoal_engine::{Accepted, ByteStream, Datagrams, Listener, SocketFailure, Sockets};
-use shoal_network::{Lookup, NetworkError, StreamPort, lookups};
+use shoal_network::{Lookup, NetworkError, Protocol, StreamPort, lookups};
 use tokio::net::TcpStream;
 
+use crate::host_ports::{HostNetwork, Opened};
 use crate::limits::{OUTSIDE_CONNECT, OUTSIDE_NAMES};
 use crate::outbound::PodOutbound;
 use crate::pod_datagrams::PodDatagrams;
@@ -18,14 +19,23 @@ use crate::reach::{Asker, Learned, Reach, reach};
 #[derive(Clone)]
 pub struct PodSockets {
     outbound: Arc<PodOutbound>,
+    /// In the pods' network.
     address: IpAddr,
+    host: Option<HostNetwork>,
     learned: Arc<Mutex<Learned>>,
 }
 
 impl PodSockets {
-    /// Those of a container of the pod with this address.
-    pub fn new(outbound: Arc<PodOutbound>, address: IpAddr) -> PodSockets {
-        PodSockets { outbound, address, learned: Arc::default() }
+    /// Those of a container of the pod with this address, and with the node's network if it shares that.
+    pub fn new(outbound: Arc<PodOutbound>, address: IpAddr, host: Option<HostNetwork>) -> PodSockets {
+        PodSockets { outbound, address, host, learned: Arc::default() }
+    }
+
+    /// Where an address that may be the node's own leads if the pod itself is there, as `is_own` says.
+    pub fn at_home(&self, to: SocketAddr, is_own: impl Fn(SocketAddr) -> bool) -> SocketAddr {
+        let home = SocketAddr::new(self.address, to.port());
+        let is_host = self.host.as_ref().is_some_and(|host| host.address == to.ip());
+        if is_host && is_own(home) { home } else { to }
     }
 
     /// What the container may reach, and how.
@@ -52,6 +62,7 @@ impl PodSockets {
     async fn open(self, from: u16, to: SocketAddr) -> Result<ByteStream, SocketFailure> {
         let from = SocketAddr::new(self.address, from);
         let network = &self.outbound.network;
+        let to = self.at_home(to, |home| network.local().target(home).is_some());
         match self.reach("tcp", to).ok_or(SocketFailure::Denied)? {
             Reach::Service(name) => {
                 let stream = network.connect_service(&name, to.port(), from).await;
@@ -104,13 +115,17 @@ impl PodSockets {
 
 impl Sockets for PodSockets {
     fn address(&self) -> IpAddr {
-        self.address
+        self.host.as_ref().map_or(self.address, |host| host.address)
     }
 
     fn listen(&self, port: u16, only_own: bool) -> Result<Box<dyn Listener>, SocketFailure> {
         let address = SocketAddr::new(self.address, port);
+        let of_node = match self.host.as_ref().filter(|_| !only_own) {
+            Some(host) => Some(host.open(Protocol::Tcp, port).ok_or(SocketFailure::PortTaken)?),
+            None => None,
+        };
         let port = self.outbound.network.local().listen_for_streams(address, only_own);
-        Ok(Box::new(Listening(port.ok_or(SocketFailure::PortTaken)?)))
+        Ok(Box::new(Listening { port: port.ok_or(SocketFailure::PortTaken)?, _of_node: of_node }))
     }
 
     fn connect(&self, from: u16, to: SocketAddr) -> BoxFuture<'static, Result<ByteStream, SocketFailure>> {
@@ -118,8 +133,13 @@ impl Sockets for PodSockets {
     }
 
     fn bind(&self, port: u16) -> Result<Box<dyn Datagrams>, SocketFailure> {
+        // Who wants any port asks, and is not asked.
+        let of_node = match self.host.as_ref().filter(|_| port != 0) {
+            Some(host) => Some(host.open(Protocol::Udp, port).ok_or(SocketFailure::PortTaken)?),
+            None => None,
+        };
         let port = self.outbound.network.local().bind(SocketAddr::new(self.address, port));
-        Ok(Box::new(PodDatagrams::new(self.clone(), port.ok_or(SocketFailure::PortTaken)?)))
+        Ok(Box::new(PodDatagrams::new(self.clone(), port.ok_or(SocketFailure::PortTaken)?, of_node)))
     }
 
     fn look_up(&self, name: String) -> BoxFuture<'static, Result<Vec<IpAddr>, SocketFailure>> {
@@ -127,11 +147,14 @@ impl Sockets for PodSockets {
     }
 }
 
-struct Listening(StreamPort);
+struct Listening {
+    port: StreamPort,
+    _of_node: Option<Opened>,
+}
 
 impl Listener for Listening {
     fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<Option<Accepted>> {
-        let accepted = self.0.poll_accept(context);
+        let accepted = self.port.poll_accept(context);
         accepted.map(|incoming| incoming.map(|i| Accepted { stream: Box::new(i.stream), from: i.from }))
     }
 }
@@ -167,7 +190,7 @@ async fn ask_system(host: &str) -> Result<Vec<IpAddr>, SocketFailure> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use shoal_network::{Endpoint, Network, PodNames, Protocol, Service, ServiceName, ServicePort, Table};
+    use shoal_network::{Endpoint, Network, PodNames, Service, ServiceName, ServicePort, Table};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -189,7 +212,7 @@ mod tests {
             outside: Outside::default(),
             names: PodNames { search: vec!["shop.svc.cluster.local".to_owned()], ndots: 5, hosts: Vec::new() },
         };
-        PodSockets::new(Arc::new(outbound), own)
+        PodSockets::new(Arc::new(outbound), own, None)
     }
 
     /// A Service at 10.96.0.7 whose ports, of both protocols, lead to 10.64.0.2:5300.

@@ -74,6 +74,9 @@ pub fn reach(table: &Table, asker: &Asker<'_>, scheme: &str, to: SocketAddr) -> 
     if table.is_pod(ip) {
         return (table.is_pod_of(asker.namespace, ip) || is_named()).then_some(Reach::Pod);
     }
+    if table.is_hosted(to) {
+        return (table.is_endpoint_of(asker.namespace, to) || is_named()).then_some(Reach::Pod);
+    }
     is_named().then_some(Reach::Outside)
 }
 
@@ -86,7 +89,7 @@ fn names_of(service: &ServiceName) -> [String; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shoal_network::{Member, NodeNetwork, Service};
+    use shoal_network::{Endpoint, Member, NodeNetwork, Protocol, Service, ServicePort};
 
     fn ip(text: &str) -> IpAddr {
         text.parse().expect("an address")
@@ -134,6 +137,32 @@ mod tests {
             assert_eq!(from_shop(grants, &[], "10.96.0.2:80"), service("bank"), "{grants}");
         }
         assert_eq!(from_shop("db.bank:81 http://db.bank", &[], "10.96.0.2:80"), None);
+    }
+
+    #[test]
+    fn a_pod_that_shares_its_node_s_address_is_reached_at_its_port_and_the_node_is_not() {
+        let endpoint =
+            Endpoint { address: "192.0.2.9:80".parse().expect("an address"), node: "w1".into(), ready: true };
+        let port =
+            ServicePort { name: None, protocol: Protocol::Tcp, port: 80, node_port: None, endpoints: vec![endpoint] };
+        let service = Service {
+            name: ServiceName::new("shop", "web"),
+            addresses: vec![],
+            ports: vec![port],
+            members: vec![],
+            external_name: None,
+        };
+        let table = Table::new(vec![service], []).with_hosts([ip("192.0.2.9")]);
+        let from = |namespace: &str, grants: &str, to: &str| {
+            let (allowed, learned) = (AllowedHosts::parse(grants), Learned::default());
+            let asker = Asker { address: ip("10.64.0.9"), namespace, allowed: &allowed, learned: &learned };
+            reach(&table, &asker, "tcp", to.parse().expect("an address"))
+        };
+        assert_eq!(from("shop", "", "192.0.2.9:80"), Some(Reach::Pod));
+        assert_eq!(from("shop", "", "192.0.2.9:22"), None);
+        assert_eq!(from("bank", "", "192.0.2.9:80"), None);
+        assert_eq!(from("bank", "192.0.2.9", "192.0.2.9:80"), Some(Reach::Pod));
+        assert_eq!(from("bank", "192.0.2.9", "192.0.2.9:22"), Some(Reach::Outside));
     }
 
     #[test]

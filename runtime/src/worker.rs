@@ -619,9 +619,9 @@ fn image_of(pod: &Pod, container: &str) -> Option<String> {
 fn observe_new(context: &Context, pod: &Pod, now: Timestamp) -> Observed {
     let state = context.node_state.borrow().clone();
     let shutdown = || state.is_shutting_down.then(shutdown::refusal);
-    let refusal = support::refusal(pod, &context.config.allow_host_path)
-        .or_else(shutdown)
-        .or_else(|| pressure::refusal(pod, &state.pressures));
+    let leave =
+        support::Leave { host_paths: &context.config.allow_host_path, host_network: context.config.allow_host_network };
+    let refusal = support::refusal(pod, leave).or_else(shutdown).or_else(|| pressure::refusal(pod, &state.pressures));
     match context.take_address(pod) {
         Some(address) => {
             let refusal = refusal.or_else(|| context.host_ports.claim(pod, address).err());

@@ -10,6 +10,7 @@ mod examples;
 mod failures;
 mod functions;
 mod helm;
+mod host_network;
 mod images;
 mod inputs;
 mod kubectl;
@@ -21,6 +22,7 @@ mod sockets;
 mod storage;
 mod streams;
 mod tokens;
+mod unruly;
 mod workloads;
 
 use std::path::Path;
@@ -61,6 +63,10 @@ fn cases() -> Vec<Case<Cluster>> {
         case!(workloads::a_part_of_a_volume_is_mounted_in_its_place),
         case!(workloads::hooks_are_asked_after_the_start_and_before_the_end),
         case!(workloads::a_failing_readiness_probe_takes_a_pod_out_of_its_service),
+        case!(unruly::an_answer_without_end_is_held_back_by_who_reads_it),
+        case!(unruly::a_body_that_nobody_reads_stays_with_its_sender),
+        case!(unruly::a_thousand_requests_at_once_are_all_answered),
+        case!(unruly::a_process_that_sleeps_for_ever_is_ended),
         case!(streams::exec_runs_a_command_and_gives_back_its_output_and_exit_code),
         case!(streams::exec_passes_input_in_both_protocols),
         case!(streams::cp_carries_files_both_ways),
@@ -82,6 +88,7 @@ fn cases() -> Vec<Case<Cluster>> {
         case!(functions::instances_of_wasi_0_3_are_reused_where_the_pod_says_so),
         case!(functions::what_cannot_be_reused_so_is_named),
         case!(sockets::host_ports_lead_to_their_pods_and_are_had_once),
+        case!(host_network::a_pod_shares_its_node_s_address_where_the_worker_allows_it),
         case!(tokens::a_pod_gets_tokens_of_its_account_that_end_with_it),
         case!(inputs::bad_manifests_get_the_error_that_kubectl_users_know),
         case!(inputs::bad_images_are_named_in_status_and_events),
@@ -94,6 +101,7 @@ fn cases() -> Vec<Case<Cluster>> {
         case!(node::a_pod_that_uses_more_disk_than_it_may_is_evicted),
         case!(node::a_static_pod_is_mirrored_and_outlives_its_mirror),
         case!(node::a_node_that_runs_out_says_so_and_is_avoided),
+        case!(node::a_node_that_is_short_for_long_ends_pods_in_their_time),
         case!(node::a_node_s_metrics_hold_the_kubelet_s_series_and_our_own),
         case!(servers::members_are_listed_and_leadership_moves),
         case!(servers::the_encryption_key_is_changed_on_every_server),

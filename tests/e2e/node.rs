@@ -7,10 +7,12 @@ use rustix::process::Signal;
 use serde_json::Value;
 use shoal_tests::{Cluster, eventually};
 
-use crate::examples::PATIENCE;
+use crate::examples::{PATIENCE, example};
 
 /// A worker of these cases' own, which the others do not see.
-const OWN: &str = "worker-9";
+pub const OWN: &str = "worker-9";
+/// Its address.
+pub const OWN_ADDRESS: &str = "127.0.1.9";
 
 fn object(cluster: &Cluster, kind: &str, name: &str) -> anyhow::Result<Value> {
     Ok(serde_json::from_str(&cluster.kubectl.ok(&["get", kind, name, "-o", "json"])?)?)
@@ -62,7 +64,7 @@ fn manifests(cluster: &Cluster) -> PathBuf {
 }
 
 /// Starts the worker of these cases with these settings beside its own, and waits until it is ready.
-fn start_own(cluster: &Cluster, settings: &[&str]) -> anyhow::Result<()> {
+pub fn start_own(cluster: &Cluster, settings: &[&str]) -> anyhow::Result<()> {
     let (token, manifests) = (cluster.data().join("worker.token"), manifests(cluster));
     std::fs::create_dir_all(&manifests)?;
     let server = cluster.processes()?.iter().find(|row| row["name"] == "worker-1").cloned().context("no worker-1")?;
@@ -70,14 +72,15 @@ fn start_own(cluster: &Cluster, settings: &[&str]) -> anyhow::Result<()> {
     let join = arguments.iter().position(|argument| argument == "--join").and_then(|at| arguments.get(at + 1));
     let join = join.context("worker-1 does not say where it joins")?;
     let (token, manifests) = (token.display().to_string(), manifests.display().to_string());
-    let own = ["--join", join, "--token-file", &token, "--address", "127.0.1.9", "--pod-manifest-path", &manifests];
+    let own = ["--join", join, "--token-file", &token, "--address", OWN_ADDRESS, "--pod-manifest-path", &manifests];
     cluster.add_worker(OWN, &[&own, settings].concat())?;
     cluster.kubectl.ok(&["wait", "--for=create", &format!("node/{OWN}"), "--timeout=60s"])?;
+    cluster.kubectl.ok(&["wait", "--for=condition=Ready", &format!("node/{OWN}"), "--timeout=60s"])?;
     Ok(())
 }
 
 /// Ends it and what the API has of it.
-fn remove_own(cluster: &Cluster) -> anyhow::Result<()> {
+pub fn remove_own(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.remove_member(OWN, Signal::TERM)?;
     cluster.kubectl.ok(&["delete", "node", OWN, "--timeout=60s"])?;
     Ok(())
@@ -152,6 +155,46 @@ pub fn a_node_that_runs_out_says_so_and_is_avoided(cluster: &mut Cluster) -> any
         Ok(())
     })?;
     cluster.kubectl.ok(&["delete", "pod", "nowhere", "--timeout=60s"])?;
+    remove_own(cluster)
+}
+
+pub fn a_node_that_is_short_for_long_ends_pods_in_their_time(cluster: &mut Cluster) -> anyhow::Result<()> {
+    cluster.shoal(&["push", &example("unruly", "unruly.wasm").to_string_lossy(), "unruly:1"])?;
+    let soft = ["--eviction-hard", "", "--eviction-soft", "memory.available<100Ti"];
+    let refused = cluster.shoal(&[&["worker"], &soft[..]].concat()).err().map(|error| format!("{error:#}"));
+    let told = "eviction-soft: memory.available needs a grace period";
+    ensure!(refused.as_ref().is_some_and(|refused| refused.contains(told)), "{refused:?}");
+    let periods = ["--eviction-soft-grace-period", "memory.available=25s", "--eviction-max-pod-grace-period", "20"];
+    start_own(cluster, &[&soft[..], &periods].concat())?;
+    // It was promised memory: a node that is short of it takes it all the same.
+    let pod = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: patient}}\nspec:\n  nodeName: {OWN}\n  \
+         containers: [{{name: c, image: 'unruly:1', args: [sleep], resources: {{requests: {{memory: 1Mi}}}}, \
+         lifecycle: {{preStop: {{sleep: {{seconds: 4}}}}}}}}]\n"
+    );
+    cluster.kubectl.ok_with(&["apply", "-f", "-"], &pod)?;
+    cluster.kubectl.ok(&["wait", "--for=condition=Ready", "pod/patient", "--timeout=60s"])?;
+    let is_short = |node: &Value| {
+        let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.iter().any(|condition| condition["type"] == "MemoryPressure" && condition["status"] == "True")
+    };
+    eventually("the node says so", PATIENCE, || {
+        ensure!(is_short(&object(cluster, "node", OWN)?), "not yet");
+        Ok(())
+    })?;
+    eventually("the pod goes when that has lasted", PATIENCE, || {
+        let status = &object(cluster, "pod", "patient")?["status"];
+        ensure!(status["phase"] == "Failed" && status["reason"] == "Evicted", "{status}");
+        let message = status["message"].as_str().unwrap_or_default();
+        ensure!(message.starts_with("The node was low on resource: memory. Threshold quantity: 100Ti"), "{message}");
+        let end = &status["containerStatuses"][0]["state"]["terminated"];
+        ensure!(end["exitCode"] == 143, "it was asked, and not killed: {end}");
+        Ok(())
+    })?;
+    // It had more than the second that a hard threshold leaves: its hook came to an end.
+    let events = cluster.kubectl.ok(&["get", "events", "--field-selector=involvedObject.name=patient"])?;
+    ensure!(events.contains("Evicted") && !events.contains("FailedPreStopHook"), "{events}");
+    cluster.kubectl.ok(&["delete", "pod", "patient", "--timeout=60s"])?;
     remove_own(cluster)
 }
 

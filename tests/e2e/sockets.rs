@@ -285,7 +285,7 @@ fn berth(name: &str, port: u16, place: &str) -> String {
 }
 
 /// What a process says first to whoever connects.
-fn greeting(address: (&str, u16)) -> anyhow::Result<String> {
+pub fn greeting(address: (&str, u16)) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.shutdown(Shutdown::Write)?;

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod http;
+mod memory;
 pub mod signing;
 pub mod suite;
 mod tools;
@@ -12,5 +13,6 @@ mod wait;
 
 pub use cluster::{Cluster, free_ports};
 pub use http::{Answer, get, send};
+pub use memory::Growth;
 pub use tools::{Output, Tool, Tools};
 pub use wait::eventually;

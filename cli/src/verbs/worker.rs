@@ -46,6 +46,9 @@ pub struct WorkerArguments {
     /// A directory of this machine below which pods may have any as hostPath; may be given several times [default: none].
     #[arg(long, value_name = "PREFIX")]
     allow_host_path: Vec<PathBuf>,
+    /// Let pods share this node's address and take ports of it (hostNetwork) [default: refused].
+    #[arg(long)]
+    allow_host_network: bool,
     /// How often it reports: lan (a lost node is noticed within seconds) or edge [default: edge].
     #[arg(long, value_parser = ["lan", "edge"])]
     profile: Option<String>,
@@ -54,6 +57,19 @@ pub struct WorkerArguments {
     /// The signals are memory.available, nodefs.available, nodefs.inodesFree, imagefs.available, imagefs.inodesFree and pid.available.
     #[arg(long, value_name = "SIGNAL<LEVEL,...")]
     eviction_hard: Option<String>,
+    /// Below what it does so once that has lasted for a grace period [default: none].
+    #[arg(long, value_name = "SIGNAL<LEVEL,...")]
+    eviction_soft: Option<String>,
+    /// How long each soft threshold must be met before pods go for it, such as memory.available=1m30s.
+    #[arg(long, value_name = "SIGNAL=DURATION,...")]
+    eviction_soft_grace_period: Option<String>,
+    /// How many seconds a pod that goes for a soft threshold may take to end at most; below zero as many as it wants [default: 0].
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    eviction_max_pod_grace_period: Option<i64>,
+    /// How much more than its threshold there must be of something before no pod goes for it any more, such as
+    /// nodefs.available=2Gi [default: none].
+    #[arg(long, value_name = "SIGNAL=LEVEL,...")]
+    eviction_minimum_reclaim: Option<String>,
     /// How full the images' file system may be before images that no pod uses are removed, in per cent [default: 85].
     #[arg(long, value_name = "PERCENT")]
     image_gc_high: Option<u8>,
@@ -127,6 +143,7 @@ impl WorkerArguments {
             anyhow::ensure!(prefix.is_absolute(), "--allow-host-path {} must begin with a slash", prefix.display());
             config.allow_host_path.push(prefix);
         }
+        config.allow_host_network |= self.allow_host_network;
         for label in self.label {
             let (name, value) =
                 label.split_once('=').with_context(|| format!("--label {label:?} is not of the form NAME=VALUE"))?;
@@ -140,6 +157,16 @@ impl WorkerArguments {
         if let Some(text) = self.eviction_hard {
             config.eviction_hard = text.parse().context("--eviction-hard")?;
         }
+        if let Some(text) = self.eviction_soft {
+            config.eviction_soft = text.parse().context("--eviction-soft")?;
+        }
+        if let Some(text) = self.eviction_soft_grace_period {
+            config.eviction_soft_grace_period = text.parse().context("--eviction-soft-grace-period")?;
+        }
+        if let Some(text) = self.eviction_minimum_reclaim {
+            config.eviction_minimum_reclaim = text.parse().context("--eviction-minimum-reclaim")?;
+        }
+        config.eviction_max_pod_grace_s = self.eviction_max_pod_grace_period.unwrap_or(config.eviction_max_pod_grace_s);
         config.image_gc_high = self.image_gc_high.unwrap_or(config.image_gc_high);
         config.image_gc_low = self.image_gc_low.unwrap_or(config.image_gc_low);
         for pair in self.system_reserved {

@@ -11,9 +11,7 @@ use http_body_util::BodyExt;
 use wasmtime_wasi_http::{Error, RequestOptions, Result, WasiBody, WasiHttpHooks};
 
 use crate::grants::{Body, BoxError, Outbound, OutboundError};
-
-/// How much of a body that a guest of WASI 0.3 writes is taken of it at once, in bytes: what is not read yet is our memory.
-const PIECE: usize = 64 * 1024;
+use crate::limits::BODY_PIECE_BYTES;
 
 /// Sends a guest's requests where its grants say.
 pub(crate) struct Hooks {
@@ -27,8 +25,12 @@ impl WasiHttpHooks for Hooks {
         Some(http::uri::Scheme::HTTP)
     }
 
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY_PIECE_BYTES
+    }
+
     fn p3_outgoing_body_chunk_size(&mut self) -> usize {
-        PIECE
+        BODY_PIECE_BYTES
     }
 
     fn send_request(

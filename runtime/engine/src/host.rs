@@ -12,6 +12,7 @@ use crate::error::StartError;
 use crate::grants::Grants;
 use crate::hooks::Hooks;
 use crate::input::Input;
+use crate::limits::{FIELD_BYTES, RESOURCES};
 use crate::memory;
 use crate::output::Output;
 use crate::sockets::{Own, View};
@@ -35,13 +36,16 @@ impl Host {
         memory: &Arc<memory::Meter>,
         asked_to_stop: watch::Receiver<bool>,
     ) -> Result<Self, StartError> {
+        let (mut http, mut table) = (WasiHttpCtx::new(), ResourceTable::new());
+        http.set_field_size_limit(FIELD_BYTES);
+        table.set_max_capacity(RESOURCES);
         Ok(Self {
             asked_to_stop,
             wasi: wasi(grants)?.build(),
             sockets: Own::new(grants.sockets.clone()),
-            http: WasiHttpCtx::new(),
+            http,
             hooks: Hooks { outbound: grants.outbound.clone() },
-            table: ResourceTable::new(),
+            table,
             memory: memory::Share::new(memory.clone()),
         })
     }

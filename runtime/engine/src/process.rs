@@ -17,8 +17,10 @@ use crate::error::StartError;
 use crate::grants::Grants;
 use crate::host::{CoreHost, Host};
 use crate::input::Stdin;
+use crate::limits::OUTGOING_REQUESTS;
 use crate::memory;
 use crate::module::{Program, Run};
+use crate::outgoing::Limited;
 use crate::sockets::Service;
 use crate::usage::Usage;
 
@@ -61,7 +63,9 @@ impl Process {
         let memory = memory::Meter::new(grants.memory_limit_bytes);
         let cpu = cpu::Meter::new(grants.cpu_limit_millis, grants.cpu_request_millis);
         let service = Service::new();
-        let grants = Grants { sockets: grants.sockets.clone().map(|sockets| service.of(sockets)), ..grants.clone() };
+        let sockets = grants.sockets.clone().map(|sockets| service.of(sockets));
+        let outbound = Limited::new(grants.outbound.clone(), OUTGOING_REQUESTS);
+        let grants = Grants { sockets, outbound, ..grants.clone() };
         let ask = watch::Sender::new(false);
         let hears_stop = matches!(program, Program::Command(command) if command.hears_stop);
         let task = match program {

@@ -617,6 +617,7 @@ async fn a_function_that_takes_too_long_is_ended() {
     let engine = engine();
     let spins = handling(&engine, "(loop (br 0))", |grants| grants.request_timeout = Duration::from_millis(20)).await;
     assert_eq!(ask(&spins, "/").await.0, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(spins.take_failure(), Some("it took longer than 20ms".to_string()));
     let hello =
         example(&engine, "hello").await.function(Grants::none(Arc::new(Printed::default()))).expect("a function");
     assert_eq!(ask(&hello, "/").await.0, StatusCode::OK);

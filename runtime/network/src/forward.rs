@@ -210,7 +210,7 @@ impl Network {
     }
 
     fn is_worse(&self, endpoint: &Endpoint, suspects: &[String]) -> bool {
-        suspects.contains(&endpoint.node) || self.local.is_stopping(endpoint.address.ip())
+        suspects.contains(&endpoint.node) || self.local.is_stopping(endpoint.address)
     }
 
     /// Tries the candidates in their order; `None` if there are none.

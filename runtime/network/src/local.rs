@@ -8,11 +8,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 
 use crate::Body;
+use crate::listeners::NodePort;
 use crate::ports::{DatagramPort, DatagramQueue, ProcessPort, StreamPort};
+use crate::table::Protocol;
 
 /// A request that came back untouched: it may be sent to another endpoint.
 pub struct Refused {
@@ -59,9 +62,21 @@ const EPHEMERAL: std::ops::RangeInclusive<u16> = 32_768..=60_999;
 #[derive(Clone, Default)]
 pub struct LocalPods {
     pods: Arc<RwLock<HashMap<IpAddr, LocalPod>>>,
+    hosted: Arc<ArcSwap<HashMap<NodePort, SocketAddr>>>,
 }
 
 impl LocalPods {
+    /// Which ports of the node's own address belong to pods that share it, and where those pods are in the pods' network.
+    pub fn set_hosted(&self, ports: HashMap<NodePort, SocketAddr>) {
+        self.hosted.store(Arc::new(ports));
+    }
+
+    /// Where a pod is in the pods' network: elsewhere than it is told to be if it shares its node's address.
+    fn home(&self, protocol: Protocol, address: SocketAddr) -> SocketAddr {
+        let hosted = self.hosted.load();
+        if hosted.is_empty() { address } else { hosted.get(&(protocol, address)).copied().unwrap_or(address) }
+    }
+
     /// An address that belongs to this node from now on, though nothing listens yet.
     pub fn add(&self, address: IpAddr) {
         self.change(|pods| {
@@ -144,23 +159,32 @@ impl LocalPods {
         self.change(|pods| pods.remove(&address));
     }
 
-    /// Whether the address is of a pod of this node.
+    /// Whether the address is of a pod of this node, its own or the node's.
     pub fn contains(&self, address: IpAddr) -> bool {
-        self.look(address, |_| Some(())).is_some()
+        let is_own = self.look(address, |_| Some(())).is_some();
+        is_own || self.hosted.load().keys().any(|(_, hosted)| hosted.ip() == address)
     }
 
-    /// Whether it is a pod of this node that stops.
-    pub fn is_stopping(&self, address: IpAddr) -> bool {
-        self.look(address, |pod| Some(pod.is_stopping)).unwrap_or_default()
+    /// Whether a pod of this node is there that stops.
+    pub fn is_stopping(&self, address: SocketAddr) -> bool {
+        let home = self.home(Protocol::Tcp, address).ip();
+        self.look(home, |pod| Some(pod.is_stopping)).unwrap_or_default()
     }
 
     /// What answers at this address and port.
     pub fn target(&self, address: SocketAddr) -> Option<LocalTarget> {
+        let address = self.home(Protocol::Tcp, address);
         self.look(address.ip(), |pod| pod.ports.get(&address.port()).cloned())
+    }
+
+    /// Whether somebody takes the datagrams to this address and port.
+    pub fn takes_datagrams(&self, address: SocketAddr) -> bool {
+        self.queue(address).is_some()
     }
 
     /// Who takes the datagrams to this address and port.
     pub(crate) fn queue(&self, address: SocketAddr) -> Option<DatagramQueue> {
+        let address = self.home(Protocol::Udp, address);
         self.look(address.ip(), |pod| pod.datagrams.get(&address.port()).cloned())
     }
 
@@ -199,6 +223,27 @@ mod tests {
         let _second = pods.listen_for_streams(address, false).expect("it is free");
         drop(first);
         assert!(pods.target(address).is_some());
+    }
+
+    #[test]
+    fn a_pod_that_shares_its_node_s_address_is_found_at_it_and_at_its_ports_only() {
+        let pods = LocalPods::default();
+        let at = |text: &str| -> SocketAddr { text.parse().expect("an address") };
+        let (own, node) = (at("10.64.0.2:80"), at("192.0.2.1:80"));
+        pods.add(own.ip());
+        let _port = pods.listen_for_streams(own, false).expect("it is free");
+        let _datagrams = pods.bind(at("10.64.0.2:53")).expect("it is free");
+        assert!(pods.target(node).is_none() && !pods.contains(node.ip()));
+        pods.set_hosted(
+            [((Protocol::Tcp, node), own), ((Protocol::Udp, at("192.0.2.1:53")), at("10.64.0.2:53"))].into(),
+        );
+        assert!(pods.target(node).is_some() && pods.contains(node.ip()));
+        assert!(pods.target(at("192.0.2.1:53")).is_none() && pods.queue(at("192.0.2.1:53")).is_some());
+        assert!(!pods.is_stopping(node));
+        pods.mark_stopping(own.ip());
+        assert!(pods.is_stopping(node) && !pods.is_stopping(at("192.0.2.1:81")));
+        pods.set_hosted(HashMap::new());
+        assert!(pods.target(node).is_none());
     }
 
     #[test]

@@ -117,7 +117,10 @@ pub struct Table {
     by_address: BTreeMap<IpAddr, ServiceName>,
     by_node_port: BTreeMap<(Protocol, u16), (ServiceName, usize)>,
     pods: BTreeMap<IpAddr, String>,
-    endpoints: BTreeSet<SocketAddr>,
+    /// With the namespace of a Service that has it.
+    endpoints: BTreeSet<(SocketAddr, String)>,
+    /// The nodes' own addresses.
+    hosts: BTreeSet<IpAddr>,
     /// The namespaces whose Services have this address among their pods.
     pod_namespaces: BTreeSet<(IpAddr, String)>,
     node_links: BTreeMap<String, String>,
@@ -138,7 +141,7 @@ impl Table {
                 port.endpoints.dedup();
                 for endpoint in &port.endpoints {
                     table.pods.insert(endpoint.address.ip(), endpoint.node.clone());
-                    table.endpoints.insert(endpoint.address);
+                    table.endpoints.insert((endpoint.address, service.name.namespace.clone()));
                     table.pod_namespaces.insert((endpoint.address.ip(), service.name.namespace.clone()));
                 }
                 if let Some(node_port) = port.node_port {
@@ -163,6 +166,13 @@ impl Table {
     #[must_use]
     pub fn with_networks(mut self, networks: impl IntoIterator<Item = NodeNetwork>) -> Table {
         self.networks.extend(networks.into_iter().map(|network| (network.last, network)));
+        self
+    }
+
+    /// Adds the nodes' own addresses: pods may share them, but only some of their ports.
+    #[must_use]
+    pub fn with_hosts(mut self, hosts: impl IntoIterator<Item = IpAddr>) -> Table {
+        self.hosts.extend(hosts);
         self
     }
 
@@ -197,14 +207,25 @@ impl Table {
         self.by_node_port.keys().copied().collect()
     }
 
-    /// Whether an endpoint, or a pod of some node, has this address.
+    /// Whether an endpoint, or a pod of some node, has this address for itself.
     pub fn is_pod(&self, address: IpAddr) -> bool {
-        self.pods.contains_key(&address) || self.network_of(address).is_some()
+        (self.pods.contains_key(&address) && !self.hosts.contains(&address)) || self.network_of(address).is_some()
+    }
+
+    /// Whether this is a node's own address at a port where a Service has a pod that shares it.
+    pub fn is_hosted(&self, address: SocketAddr) -> bool {
+        self.hosts.contains(&address.ip()) && self.is_endpoint(address)
     }
 
     /// Whether some Service has this pod's port for an endpoint.
     pub(crate) fn is_endpoint(&self, address: SocketAddr) -> bool {
-        self.endpoints.contains(&address)
+        let from = (address, String::new());
+        self.endpoints.range(from..).next().is_some_and(|(endpoint, _)| *endpoint == address)
+    }
+
+    /// Whether a Service of this namespace has it.
+    pub fn is_endpoint_of(&self, namespace: &str, address: SocketAddr) -> bool {
+        self.endpoints.contains(&(address, namespace.to_owned()))
     }
 
     /// Whether a Service of this namespace has the address among its pods.
@@ -315,6 +336,28 @@ mod tests {
         assert!(table.service_port(&name, Protocol::Udp, 80).is_none());
         let address = "10.64.0.1".parse().expect("ip");
         assert!(table.is_pod_of("default", address) && !table.is_pod_of("other", address));
+    }
+
+    #[test]
+    fn a_node_s_address_is_a_pod_s_where_a_service_says_so_and_nowhere_else() {
+        let at = |text: &str| -> SocketAddr { text.parse().expect("address") };
+        let hosted = Endpoint { address: at("192.0.2.1:8080"), node: "w1".into(), ready: true };
+        let service = Service {
+            name: ServiceName::new("shop", "web"),
+            addresses: vec!["10.96.0.9".parse().expect("ip")],
+            ports: vec![port(vec![hosted])],
+            members: vec![],
+            external_name: None,
+        };
+        let table = Table::new(vec![service], []).with_hosts([at("192.0.2.1:0").ip(), at("192.0.2.2:0").ip()]);
+        assert!(!table.is_pod(at("192.0.2.1:0").ip()));
+        assert_eq!(table.node_of(at("192.0.2.1:0").ip()), Some("w1"));
+        assert!(table.is_hosted(at("192.0.2.1:8080")) && !table.is_hosted(at("192.0.2.1:22")));
+        assert!(!table.is_hosted(at("192.0.2.2:8080")));
+        assert!(table.is_endpoint_of("shop", at("192.0.2.1:8080")));
+        assert!(
+            !table.is_endpoint_of("other", at("192.0.2.1:8080")) && !table.is_endpoint_of("sho", at("192.0.2.1:8080"))
+        );
     }
 
     #[test]

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::EVICTED;
-use super::pressure::{Pressure, Seen};
+use super::pressure::Pressure;
 use super::rank::{self, Candidate};
 use super::signals::Signals;
 use super::storage;
-use super::threshold::{Readings, Signal, Thresholds};
+use super::threshold::{Readings, Signal};
+use super::watch::{Policy, Threshold, Watch};
 use crate::context::Context;
 use crate::disk_use::{self, Places, PodDisk};
 use crate::image_gc::collector;
@@ -40,32 +42,41 @@ pub struct Eviction {
     pub message: String,
     /// The signal that the node is short of; none if the pod broke a limit of its own.
     pub signal: Option<Signal>,
+    /// How long it may take to end at most; none is as long as it wants.
+    pub grace: Option<Duration>,
 }
 
-/// Who must go after this look. Pure.
+/// Who must go after this look, with `driving` as the threshold for which a pod must. Pure.
 ///
 /// Pods that break their own limits go at once, all of them. Only if there are none is room made for the node, and then by one
 /// pod alone: what its end brings must be seen before another goes.
-pub fn evictions(pods: &[Arc<Pod>], look: &Look, thresholds: &Thresholds, is_under_way: bool) -> Vec<Eviction> {
+pub fn evictions(
+    pods: &[Arc<Pod>],
+    look: &Look,
+    policy: &Policy,
+    driving: Option<Threshold>,
+    is_under_way: bool,
+) -> Vec<Eviction> {
     let own = |pod: &Arc<Pod>| {
         let message = storage::excess(pod, look.disk.get(spec::uid(pod))?)?;
-        Some(Eviction { uid: spec::uid(pod).to_owned(), message, signal: None })
+        Some(Eviction { uid: spec::uid(pod).to_owned(), message, signal: None, grace: Some(EVICTION_GRACE) })
     };
     let own: Vec<Eviction> = pods.iter().filter(|pod| !spec::is_critical(pod)).filter_map(own).collect();
     if !own.is_empty() || is_under_way {
         return own;
     }
-    let met = thresholds.met(&look.readings);
-    met.first().and_then(|signal| for_room(*signal, pods, look, thresholds)).into_iter().collect()
+    driving.and_then(|threshold| for_room(threshold, pods, look, policy)).into_iter().collect()
 }
 
-fn for_room(signal: Signal, pods: &[Arc<Pod>], look: &Look, thresholds: &Thresholds) -> Option<Eviction> {
+fn for_room(threshold: Threshold, pods: &[Arc<Pod>], look: &Look, policy: &Policy) -> Option<Eviction> {
+    let signal = threshold.signal;
     let candidates: Vec<Candidate<'_>> =
         pods.iter().map(|pod| Candidate { pod, used: used(signal, pod, look) }).collect();
     let candidate = &candidates[rank::victim(signal, &candidates)?];
-    let (level, reading) = (thresholds.level(signal)?, *look.readings.get(&signal)?);
+    let (level, reading) = (policy.level(threshold)?, *look.readings.get(&signal)?);
     let message = rank::message(signal, level, reading, candidate);
-    Some(Eviction { uid: spec::uid(candidate.pod).to_owned(), message, signal: Some(signal) })
+    let (uid, grace) = (spec::uid(candidate.pod).to_owned(), policy.pod_grace(threshold));
+    Some(Eviction { uid, message, signal: Some(signal), grace })
 }
 
 fn used(signal: Signal, pod: &Pod, look: &Look) -> BTreeMap<String, u64> {
@@ -89,33 +100,33 @@ fn used(signal: Signal, pod: &Pod, look: &Look) -> BTreeMap<String, u64> {
 pub async fn keep_watch(context: Arc<Context>, pods: Arc<Pods>, signals: Arc<dyn Signals>) {
     let mut ticks = tokio::time::interval(EVICTION_PERIOD);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut seen = Seen::default();
+    let policy = context.config.eviction_policy();
+    let mut watch = Watch::default();
     let mut under_way: Option<(String, Timestamp)> = None;
     let mut looks = 0u32;
     loop {
         ticks.tick().await;
-        let thresholds = &context.config.eviction_hard;
         // What rests has no limit of its own and changes slowly; where room must be made it counts as all others.
         let mut is_whole = looks.is_multiple_of(EVICTION_LOOKS_AT_REST);
         looks = looks.wrapping_add(1);
         let mut active = if is_whole { pods.active() } else { pods.awake() };
         let Some(mut look) = look_at(&context, &active, &signals).await else { continue };
-        if !is_whole && !thresholds.met(&look.readings).is_empty() {
+        let now = Timestamp::now();
+        watch.note(&policy, &look.readings, now);
+        if !is_whole && watch.driving().next().is_some() {
             is_whole = true;
             active = pods.active();
             let Some(whole) = look_at(&context, &active, &signals).await else { continue };
             look = whole;
         }
-        let now = Timestamp::now();
-        let met = thresholds.met(&look.readings);
-        seen.note(&met, now);
-        let is_disk_short = met.iter().any(|signal| Pressure::of(*signal) == Pressure::Disk);
+        let transition = SignedDuration::from_secs(context.config.eviction_transition_s.cast_signed());
+        let pressures = watch.pressures(transition, now);
+        let is_disk_short = watch.driving().any(|threshold| Pressure::of(threshold.signal) == Pressure::Disk);
         // Images can be had again: they go before any pod does, and what they leave may be enough.
         if is_disk_short && collector::remove_unused(&context, &pods).await > 0 {
             look = look_at(&context, &active, &signals).await.unwrap_or(look);
+            watch.note(&policy, &look.readings, now);
         }
-        let transition = SignedDuration::from_secs(context.config.eviction_transition_s.cast_signed());
-        let pressures = seen.pressures(transition, now);
         context.node_state.send_if_modified(|state| {
             let is_new = state.pressures != pressures;
             state.pressures = pressures;
@@ -123,7 +134,7 @@ pub async fn keep_watch(context: Arc<Context>, pods: Arc<Pods>, signals: Arc<dyn
         });
         let patience = SignedDuration::try_from(EVICTION_PATIENCE).unwrap_or(SignedDuration::MAX);
         under_way = under_way.filter(|(uid, since)| pods.is_busy(uid) && now.duration_since(*since) < patience);
-        let chosen = evictions(&active, &look, thresholds, under_way.is_some());
+        let chosen = evictions(&active, &look, &policy, watch.driving().next(), under_way.is_some());
         context.usages.set_disk(look.disk, look.readings, is_whole);
         for eviction in chosen {
             tracing::warn!(uid = eviction.uid, message = eviction.message, "a pod is evicted");
@@ -136,7 +147,7 @@ pub async fn keep_watch(context: Arc<Context>, pods: Arc<Pods>, signals: Arc<dyn
 
 fn doom(eviction: &Eviction) -> Doom {
     let refusal = Refusal { reason: EVICTED.to_owned(), message: eviction.message.clone() };
-    Doom { refusal, grace: Some(EVICTION_GRACE), is_disruption: eviction.signal.is_some() }
+    Doom { refusal, grace: eviction.grace, is_disruption: eviction.signal.is_some() }
 }
 
 async fn look_at(context: &Arc<Context>, pods: &[Arc<Pod>], signals: &Arc<dyn Signals>) -> Option<Look> {
@@ -180,8 +191,11 @@ mod tests {
 
     fn chosen(look: &Look, is_under_way: bool) -> Vec<(String, Option<Signal>)> {
         let pods = [pod("a", "10"), pod("b", "10"), pod("c", "10")];
-        let thresholds = "nodefs.available<10%".parse().expect("thresholds");
-        evictions(&pods, look, &thresholds, is_under_way).into_iter().map(|e| (e.uid, e.signal)).collect()
+        let policy = Policy { hard: "nodefs.available<10%".parse().expect("thresholds"), ..Policy::default() };
+        let mut watch = Watch::default();
+        watch.note(&policy, &look.readings, Timestamp::UNIX_EPOCH);
+        let chosen = evictions(&pods, look, &policy, watch.driving().next(), is_under_way);
+        chosen.into_iter().map(|e| (e.uid, e.signal)).collect()
     }
 
     #[test]

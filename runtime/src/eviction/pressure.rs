@@ -77,8 +77,8 @@ pub struct Seen(BTreeMap<Pressure, Timestamp>);
 
 impl Seen {
     /// Takes note of the signals that are short now.
-    pub fn note(&mut self, met: &[Signal], now: Timestamp) {
-        self.0.extend(met.iter().map(|signal| (Pressure::of(*signal), now)));
+    pub fn note(&mut self, met: impl IntoIterator<Item = Signal>, now: Timestamp) {
+        self.0.extend(met.into_iter().map(|signal| (Pressure::of(signal), now)));
     }
 
     /// What the node is under. A condition lasts for `transition` after its shortage, so that it does not flap.
@@ -130,7 +130,7 @@ mod tests {
         let mut seen = Seen::default();
         let transition = SignedDuration::from_secs(30);
         assert_eq!(seen.pressures(transition, at(0)), []);
-        seen.note(&[Signal::ImagefsInodesFree, Signal::NodefsAvailable], at(10));
+        seen.note([Signal::ImagefsInodesFree, Signal::NodefsAvailable], at(10));
         assert_eq!(seen.pressures(transition, at(39)), [Pressure::Disk]);
         assert_eq!(seen.pressures(transition, at(40)), []);
         assert_eq!(seen.pressures(SignedDuration::ZERO, at(10)), [Pressure::Disk]);

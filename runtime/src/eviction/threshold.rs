@@ -40,6 +40,15 @@ impl Signal {
         SIGNALS.iter().find(|(signal, _)| *signal == self).map_or("", |(_, name)| name)
     }
 
+    /// The signal of that name.
+    ///
+    /// # Errors
+    /// [`ThresholdError::Signal`].
+    pub fn named(name: &str) -> Result<Signal, ThresholdError> {
+        let signal = SIGNALS.iter().find(|(_, known)| *known == name);
+        signal.map(|(signal, _)| *signal).ok_or_else(|| ThresholdError::Signal(name.to_owned()))
+    }
+
     /// The resource that a pod gives back when it goes.
     pub fn resource(self) -> &'static str {
         match self {
@@ -78,6 +87,15 @@ impl Level {
         match self {
             Level::Quantity(quantity) => u64::try_from(quantity.units()).unwrap_or(0),
             Level::Percent(percent) => (capacity as f64 * percent / 100.0) as u64,
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Level::Quantity(quantity) => write!(formatter, "{quantity}"),
+            Level::Percent(percent) => write!(formatter, "{percent}%"),
         }
     }
 }
@@ -125,13 +143,14 @@ impl Thresholds {
         self.0.get(&signal).copied()
     }
 
-    /// The signals of which there is too little, those first that are the most urgent.
-    pub fn met(&self, readings: &Readings) -> Vec<Signal> {
-        let is_met = |(signal, level): (&Signal, &Level)| {
-            let reading = readings.get(signal)?;
-            (reading.available < level.of(reading.capacity)).then_some(*signal)
-        };
-        self.0.iter().filter_map(is_met).collect()
+    /// No threshold at all.
+    pub fn none() -> Thresholds {
+        Thresholds(BTreeMap::new())
+    }
+
+    /// The signals that have one, those first that are the most urgent.
+    pub fn signals(&self) -> impl Iterator<Item = Signal> {
+        self.0.keys().copied()
     }
 }
 
@@ -146,37 +165,29 @@ impl FromStr for Thresholds {
 }
 
 fn threshold(text: &str) -> Result<(Signal, Level), ThresholdError> {
-    let (name, level) = text.split_once('<').ok_or_else(|| ThresholdError::Form(text.to_owned()))?;
-    let signal = SIGNALS.iter().find(|(_, known)| *known == name.trim());
-    let (signal, _) = signal.ok_or_else(|| ThresholdError::Signal(name.to_owned()))?;
-    let wrong = || ThresholdError::Level(level.to_owned());
-    let level = match level.trim().strip_suffix('%') {
-        Some(percent) => {
-            let percent: f64 = percent.parse().map_err(|_| wrong())?;
-            if !(0.0..=100.0).contains(&percent) {
-                return Err(wrong());
-            }
-            Level::Percent(percent)
-        }
-        None => {
-            let quantity: Quantity = level.trim().parse().map_err(|_| wrong())?;
-            if quantity.is_negative() {
-                return Err(wrong());
-            }
-            Level::Quantity(quantity)
-        }
+    let (name, value) = text.split_once('<').ok_or_else(|| ThresholdError::Form(text.to_owned()))?;
+    Ok((Signal::named(name.trim())?, level(value.trim())?))
+}
+
+/// Reads a level.
+///
+/// # Errors
+/// [`ThresholdError::Level`].
+pub(super) fn level(text: &str) -> Result<Level, ThresholdError> {
+    let wrong = || ThresholdError::Level(text.to_owned());
+    let Some(percent) = text.strip_suffix('%') else {
+        let quantity: Quantity = text.parse().map_err(|_| wrong())?;
+        return if quantity.is_negative() { Err(wrong()) } else { Ok(Level::Quantity(quantity)) };
     };
-    Ok((*signal, level))
+    let percent: f64 = percent.parse().map_err(|_| wrong())?;
+    if (0.0..=100.0).contains(&percent) { Ok(Level::Percent(percent)) } else { Err(wrong()) }
 }
 
 impl fmt::Display for Thresholds {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (signal, level)) in self.0.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
-            match level {
-                Level::Quantity(quantity) => write!(formatter, "{comma}{}<{quantity}", signal.name())?,
-                Level::Percent(percent) => write!(formatter, "{comma}{}<{percent}%", signal.name())?,
-            }
+            write!(formatter, "{comma}{}<{level}", signal.name())?;
         }
         Ok(())
     }
@@ -214,16 +225,10 @@ mod tests {
     }
 
     #[test]
-    fn a_threshold_is_met_below_its_level_and_memory_comes_first() {
+    fn levels_are_of_a_capacity_and_memory_comes_first() {
         let thresholds: Thresholds = "nodefs.available<10%,memory.available<1Ki".parse().expect("thresholds");
-        let reading = |available| Reading { available, capacity: 10_000 };
-        let met = |memory, disk| {
-            thresholds
-                .met(&[(Signal::MemoryAvailable, reading(memory)), (Signal::NodefsAvailable, reading(disk))].into())
-        };
-        assert_eq!(met(1_024, 1_000), []);
-        assert_eq!(met(1_023, 1_000), [Signal::MemoryAvailable]);
-        assert_eq!(met(0, 999), [Signal::MemoryAvailable, Signal::NodefsAvailable]);
-        assert_eq!(thresholds.met(&Readings::new()), []);
+        let levels: Vec<_> =
+            thresholds.signals().map(|signal| (signal, thresholds.level(signal).map(|l| l.of(10_000)))).collect();
+        assert_eq!(levels, [(Signal::MemoryAvailable, Some(1_024)), (Signal::NodefsAvailable, Some(1_000))]);
     }
 }

@@ -22,6 +22,11 @@ pub struct HostPort {
 }
 
 impl HostPort {
+    /// One that a pod listens at which shares the node's addresses, on all of them.
+    pub fn opened(protocol: Protocol, port: u16) -> HostPort {
+        HostPort { protocol, address: None, port, container_port: port }
+    }
+
     /// Whether both cannot be had on one node.
     pub fn collides(&self, other: &HostPort) -> bool {
         let same_place = self.address.is_none() || other.address.is_none() || self.address == other.address;
@@ -40,15 +45,16 @@ impl HostPort {
     }
 }
 
-/// The ports that the pod wants, in the order in which it names them.
+/// The ports that the pod wants, in the order in which it names them; all that it names if it shares the node's addresses.
 pub fn of_pod(pod: &Pod) -> Vec<HostPort> {
     let sidecars = spec::init_containers(pod).iter().filter(|container| spec::is_sidecar(container));
     let containers = spec::containers(pod).iter().chain(sidecars);
-    containers.flat_map(spec::ports).filter_map(of_port).collect()
+    let is_hosted = spec::has_host_network(pod);
+    containers.flat_map(spec::ports).filter_map(|port| of_port(port, is_hosted)).collect()
 }
 
-fn of_port(port: &ContainerPort) -> Option<HostPort> {
-    let host_port = wanted(port)?;
+fn of_port(port: &ContainerPort, is_hosted: bool) -> Option<HostPort> {
+    let host_port = wanted(port).or(is_hosted.then_some(port.container_port))?;
     Some(HostPort {
         protocol: protocol(port)?,
         address: address(port).ok()?,

@@ -12,11 +12,16 @@ use super::spec;
 /// From how many dots on a name is tried as it stands first, where the cluster's domains are searched.
 const CLUSTER_NDOTS: usize = 5;
 
-/// The names of a pod with this address.
+/// The names of a pod with this address. One that shares its node's network asks as its node does, unless it wants the cluster's
+/// names by `ClusterFirstWithHostNet`.
 pub fn pod_names(pod: &Pod, address: Option<IpAddr>) -> PodNames {
     let Some(pod_spec) = pod.spec.as_ref() else { return PodNames::default() };
     let namespace = spec::namespace(pod);
-    let is_cluster_first = !matches!(pod_spec.dns_policy.as_deref(), Some("Default" | "None"));
+    let is_cluster_first = match pod_spec.dns_policy.as_deref() {
+        Some("Default" | "None") => false,
+        Some("ClusterFirstWithHostNet") => true,
+        _ => !spec::has_host_network(pod),
+    };
     let mut search = Vec::new();
     if is_cluster_first {
         search =
@@ -89,6 +94,10 @@ mod tests {
             assert_eq!((names.search, names.ndots), (vec!["corp.example".to_owned()], 2), "{policy}");
         }
         assert_eq!(pod_names(&pod(&json!({"containers": [], "dnsPolicy": "Default"})), None).ndots, 1);
+        for (policy, is_searched) in [("ClusterFirst", false), ("ClusterFirstWithHostNet", true)] {
+            let names = pod_names(&pod(&json!({"containers": [], "hostNetwork": true, "dnsPolicy": policy})), None);
+            assert_eq!(!names.search.is_empty(), is_searched, "{policy}");
+        }
     }
 
     #[test]

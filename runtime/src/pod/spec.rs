@@ -137,6 +137,11 @@ pub fn hostname(pod: &Pod) -> &str {
     whole.get(..63).map_or(whole, |cut| cut.trim_end_matches(['-', '.']))
 }
 
+/// Whether the pod shares its node's address.
+pub fn has_host_network(pod: &Pod) -> bool {
+    pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true))
+}
+
 /// Whether the pod is asked to go.
 pub fn is_deleted(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()

@@ -36,7 +36,8 @@ pub fn pod_status(pod: &Pod, observed: &Observed, host_address: &str, now: Times
         .map(|c| ContainerStatus { ready: false, ..container_status(pod, observed, &c) })
         .collect();
     let failure = observed.refusal.as_ref().or(observed.doom.as_ref().map(|doom| &doom.refusal));
-    let address = observed.address.map(|a| a.to_string()).filter(|_| observed.refusal.is_none());
+    let own = observed.address.filter(|_| observed.refusal.is_none());
+    let address = own.map(|own| if spec::has_host_network(pod) { host_address.to_owned() } else { own.to_string() });
     let conditions = conditions(pod, observed, phase, &statuses, &init_statuses, now);
     // A pod that is never run has no containers to speak of: clients would show that they wait, and not why it failed.
     let shown = |statuses: Vec<ContainerStatus>| observed.refusal.is_none().then_some(statuses);

@@ -16,20 +16,28 @@ pub const REASON: &str = "UnsupportedPodSpec";
 const RUNTIME_CLASSES: [&str; 8] =
     ["wasm", "wasmtime", "wasmedge", "wasmer", "wamr", "spin", "wasmtime-spin", "wasmtime-spin-v2"];
 
-/// Why the pod cannot be run, with the path of the field; `None` if it can. Of the node's own directories it may have those below
-/// `host_paths`.
-pub fn refusal(pod: &Pod, host_paths: &[PathBuf]) -> Option<Refusal> {
+/// What the node lets pods have of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Leave<'a> {
+    /// Directories below these.
+    pub host_paths: &'a [PathBuf],
+    /// Its network.
+    pub host_network: bool,
+}
+
+/// Why the pod cannot be run, with the path of the field; `None` if it can.
+pub fn refusal(pod: &Pod, leave: Leave<'_>) -> Option<Refusal> {
     let spec = pod.spec.as_ref()?;
-    let (path, why) = unsupported(spec, host_paths)
-        .or_else(|| FunctionSettings::of(pod).err().map(|(path, why)| (path, why.into())))?;
+    let (path, why) =
+        unsupported(spec, leave).or_else(|| FunctionSettings::of(pod).err().map(|(path, why)| (path, why.into())))?;
     Some(Refusal { reason: REASON.to_owned(), message: format!("{path}: {why}") })
 }
 
 type Unsupported = (String, Cow<'static, str>);
 
-fn unsupported(spec: &PodSpec, host_paths: &[PathBuf]) -> Option<Unsupported> {
-    let of_volume = |volume: &Volume| of_volume(volume, host_paths);
-    of_pod(spec)
+fn unsupported(spec: &PodSpec, leave: Leave<'_>) -> Option<Unsupported> {
+    let of_volume = |volume: &Volume| of_volume(volume, leave.host_paths);
+    of_pod(spec, leave.host_network)
         .or_else(|| numbered("spec.volumes", spec.volumes.as_deref().unwrap_or_default(), of_volume))
         .or_else(|| numbered("spec.initContainers", spec.init_containers.as_deref().unwrap_or_default(), of_container))
         .or_else(|| numbered("spec.containers", &spec.containers, of_container))
@@ -42,12 +50,13 @@ fn numbered<T>(list: &str, items: &[T], check: impl Fn(&T) -> Option<Unsupported
         .find_map(|(index, item)| check(item).map(|(path, why)| (format!("{list}[{index}].{path}"), why)))
 }
 
-fn of_pod(spec: &PodSpec) -> Option<Unsupported> {
+fn of_pod(spec: &PodSpec, may_have_network: bool) -> Option<Unsupported> {
     let yes = |field: Option<bool>| field == Some(true);
     let unknown_class = spec.runtime_class_name.as_deref().is_some_and(|class| !RUNTIME_CLASSES.contains(&class));
     let windows = spec.os.as_ref().is_some_and(|os| os.name == "windows");
+    let no_network = "this node shares its network with no pod; its worker must be started with --allow-host-network";
     [
-        (yes(spec.host_network), "spec.hostNetwork", "pods have addresses of their own"),
+        (yes(spec.host_network) && !may_have_network, "spec.hostNetwork", no_network),
         (yes(spec.host_pid), "spec.hostPID", "a Wasm pod has no processes of the host"),
         (yes(spec.host_ipc), "spec.hostIPC", "a Wasm pod has no IPC of the host"),
         (windows, "spec.os.name", "this node runs Wasm modules only"),
@@ -134,7 +143,8 @@ mod tests {
 
     fn refused(spec: &serde_json::Value) -> Option<String> {
         let pod: Pod = serde_json::from_value(json!({"spec": spec})).expect("pod");
-        refusal(&pod, &[PathBuf::from("/srv")]).map(|r| r.message.split(':').next().unwrap_or_default().to_owned())
+        let leave = Leave { host_paths: &[PathBuf::from("/srv")], host_network: false };
+        refusal(&pod, leave).map(|r| r.message.split(':').next().unwrap_or_default().to_owned())
     }
 
     #[test]
@@ -168,6 +178,14 @@ mod tests {
         ] {
             assert_eq!(refused(&spec).as_deref(), Some(path), "{spec}");
         }
+    }
+
+    #[test]
+    fn the_node_s_network_needs_its_leave() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {"hostNetwork": true, "containers": []}})).expect("pod");
+        let told = |host_network| refusal(&pod, Leave { host_paths: &[], host_network }).map(|refusal| refusal.message);
+        assert!(told(false).is_some_and(|message| message.contains("--allow-host-network")));
+        assert_eq!(told(true), None);
     }
 
     #[test]

@@ -70,6 +70,7 @@ impl Strategy for Pod {
         let spec = crate::metadata::member_mut(object, "spec");
         pod_spec::default(spec);
         pod_spec::request_what_is_limited(spec);
+        pod_spec::take_ports_of_the_node(spec);
         spec.entry("enableServiceLinks").or_insert_with(|| true.into());
     }
 
@@ -82,6 +83,7 @@ impl Strategy for Pod {
     fn check(&self, object: &Value, problems: &mut Vec<FieldError>) {
         let spec = object.get("spec").unwrap_or(&Value::Null);
         pod_spec_checks::check(spec, "spec", &["Always", "OnFailure", "Never"], problems);
+        pod_spec_checks::check_host_network(spec, "spec", true, problems);
     }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {

@@ -45,6 +45,23 @@ pub(super) fn request_what_is_limited(spec: &mut Map<String, Value>) {
     }
 }
 
+/// In a Pod itself (not in a template), the ports of one that has its node's network are the node's.
+pub(super) fn take_ports_of_the_node(spec: &mut Map<String, Value>) {
+    if spec.get("hostNetwork") != Some(&Value::Bool(true)) {
+        return;
+    }
+    for field in ["containers", "initContainers"] {
+        for container in objects(spec.get_mut(field)) {
+            for port in objects(container.get_mut("ports")) {
+                let is_given = port.get("hostPort").and_then(Value::as_i64).is_some_and(|port| port != 0);
+                if let Some(own) = port.get("containerPort").cloned().filter(|_| !is_given) {
+                    port.insert("hostPort".to_owned(), own);
+                }
+            }
+        }
+    }
+}
+
 fn objects(list: Option<&mut Value>) -> impl Iterator<Item = &mut Map<String, Value>> {
     list.and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut)
 }

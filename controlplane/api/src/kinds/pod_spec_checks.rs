@@ -233,6 +233,24 @@ fn check_host_ports(spec: &Value, path: &str, problems: &mut Vec<FieldError>) {
     }
 }
 
+/// A pod that has its node's network has the node's ports; in a template they may be left to the defaults of the Pod.
+pub(super) fn check_host_network(spec: &Value, path: &str, is_pod: bool, problems: &mut Vec<FieldError>) {
+    if spec.get("hostNetwork") != Some(&Value::Bool(true)) {
+        return;
+    }
+    let number = |port: &Value, field: &str| port.get(field).and_then(Value::as_i64).unwrap_or(0);
+    for (index, container) in list(spec, "/containers").iter().enumerate() {
+        for (at, port) in list(container, "/ports").iter().enumerate() {
+            let (of_node, own) = (number(port, "hostPort"), number(port, "containerPort"));
+            if (is_pod || of_node != 0) && of_node != own {
+                let field = format!("{path}.containers[{index}].ports[{at}].hostPort");
+                let message = "must match `containerPort` when `hostNetwork` is true";
+                problems.push(FieldError::invalid(field, of_node, message));
+            }
+        }
+    }
+}
+
 fn check_ports(container: &Value, path: &str, problems: &mut Vec<FieldError>) {
     let mut seen = BTreeSet::new();
     for (index, item) in list(container, "/ports").iter().enumerate() {

@@ -51,6 +51,7 @@ pub(super) fn check(object: &Value, problems: &mut Vec<FieldError>) {
     label_map(problems, "spec.template.labels", labels);
     let template = spec.pointer("/template/spec").unwrap_or(&Value::Null);
     pod_spec_checks::check(template, "spec.template.spec", &["Always"], problems);
+    pod_spec_checks::check_host_network(template, "spec.template.spec", false, problems);
     if !list(template, "/ephemeralContainers").is_empty() {
         problems.push(FieldError::forbidden(
             "spec.template.spec.ephemeralContainers",

@@ -167,6 +167,32 @@ fn a_bad_pod_is_explained() {
 }
 
 #[test]
+fn a_pod_with_its_node_s_network_has_the_node_s_ports() {
+    let mut spec = pod_spec();
+    spec["hostNetwork"] = true.into();
+    let pod = |spec: &Value| born("pods", json!({"metadata": {"name": "web", "namespace": "d"}, "spec": spec}));
+    assert_eq!(pod(&spec)["spec"]["containers"][0]["ports"][0]["hostPort"], 80);
+    assert!(wrong("pods", &pod(&spec)).is_empty());
+    spec["containers"][0]["ports"][0]["hostPort"] = 8080.into();
+    let told = |path: &str| {
+        format!(
+            "{path}.containers[0].ports[0].hostPort: Invalid value: 8080: must match `containerPort` when `hostNetwork` is true"
+        )
+    };
+    assert_eq!(wrong("pods", &pod(&spec)), [told("spec")]);
+    // A template's Pods are completed when they are made.
+    let mut deployment = workload("Deployment");
+    deployment["spec"]["template"]["spec"]["hostNetwork"] = true.into();
+    let deployment = born("deployments", deployment);
+    assert!(wrong("deployments", &deployment).is_empty());
+    let port = |deployment: &Value| deployment["spec"]["template"]["spec"]["containers"][0]["ports"][0].clone();
+    assert!(port(&deployment).get("hostPort").is_none());
+    let mut other = deployment;
+    other["spec"]["template"]["spec"]["containers"][0]["ports"][0]["hostPort"] = 8080.into();
+    assert_eq!(wrong("deployments", &other), [told("spec.template.spec")]);
+}
+
+#[test]
 fn secrets_keep_text_as_bytes_and_may_be_immutable() {
     let mut secret = born("secrets", minimal("secrets"));
     assert_eq!(

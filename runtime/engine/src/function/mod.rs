@@ -23,8 +23,10 @@ use crate::error::StartError;
 use crate::grants::{Body, Grants, Reuse};
 use crate::host::Host;
 use crate::input::Stdin;
+use crate::limits::OUTGOING_REQUESTS;
 use crate::memory;
 use crate::module::Handler;
+use crate::outgoing::Limited;
 use crate::process::trap_message;
 use crate::sockets::{OnlyOutgoing, Sockets};
 use crate::stats::Outcome;
@@ -86,7 +88,8 @@ impl Function {
     pub(crate) fn new(engine: Arc<Engine>, handler: Handler, grants: Grants) -> Result<Self, StartError> {
         let sockets = grants.sockets.clone().map(|sockets| Arc::new(OnlyOutgoing(sockets)) as Arc<dyn Sockets>);
         // An input would last no longer than a request, and so would a port.
-        let grants = Grants { sockets, stdin: Stdin::empty(), ..grants };
+        let outbound = Limited::new(grants.outbound.clone(), OUTGOING_REQUESTS);
+        let grants = Grants { sockets, outbound, stdin: Stdin::empty(), ..grants };
         let memory = memory::Meter::new(grants.memory_limit_bytes);
         // What cannot be granted shows now and not at the first request.
         let killed = watch::Sender::new(false);
@@ -254,10 +257,13 @@ impl Inner {
 
     /// Keeps what a guest said that failed: also one that did after its answer had begun, when nobody waits for its end any more.
     fn note(&self, ended: &Ended) {
-        if let Ended::Failed(message) = ended {
-            *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(message.clone());
-            self.failed.notify_one();
-        }
+        let failure = match ended {
+            Ended::Failed(message) => message.clone(),
+            Ended::TooLate => format!("it took longer than {:?}", self.grants.request_timeout),
+            Ended::Returned | Ended::Killed | Ended::NoSlot => return,
+        };
+        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+        self.failed.notify_one();
     }
 
     /// What an instance is made in.

@@ -43,7 +43,8 @@ pub(crate) fn bind(own: IpAddr, family: IpAddressFamily, written: SocketAddr) ->
     if !ip.is_unspecified() && !ip.is_loopback() && ip != own {
         return Err(ErrorCode::AddressNotBindable);
     }
-    Ok(Bind { written, only_own: ip.is_loopback() })
+    // The own address of one that shares its node's may be of the machine's loopback.
+    Ok(Bind { written, only_own: ip.is_loopback() && ip != own })
 }
 
 /// Where a guest's datagram or connection really goes: its loopback is its own address.
@@ -104,6 +105,9 @@ mod tests {
             let bound = bind(OWN, family, address(written)).map(|bind| bind.only_own);
             assert_eq!(format!("{bound:?}"), format!("{wanted:?}"), "{written}");
         }
+        let of_node = address("127.0.1.9:80");
+        let bound = bind(of_node.ip(), IpAddressFamily::Ipv4, of_node).map(|bind| bind.only_own);
+        assert!(matches!(bound, Ok(false)));
     }
 
     #[test]
