@@ -278,7 +278,7 @@ impl Worker {
             (Arc::clone(&self.context), self.pod.clone(), self.observed.address, self.messages.clone());
         spawn_connection("container start", async move {
             if !container::is_verified(&context, &pod, &container).await {
-                let _ = messages.send(Message::Happened(Happening::Unverified { container })).await;
+                let _ = messages.send(Message::Happened(Box::new(Happening::Unverified { container }))).await;
                 return;
             }
             let message = match container::start(&context, &pod, &container, restarts, address, messages.clone()).await

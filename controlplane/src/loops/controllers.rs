@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use shoal_client::{Cache, Client, Object, ObjectKey, Recorder, key_of};
 use shoal_controllers::{
     Action, deployment, endpoints, garbage, namespace, node, replica_set, selects, service_account,
