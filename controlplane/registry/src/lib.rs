@@ -62,10 +62,13 @@ impl Registry {
     ///
     /// Never fails: errors are answered in the API's own form.
     pub async fn handle(&self, request: Request<Body>, access: Access) -> Response<Body> {
-        match self.answer(request, access).await {
-            Ok(response) => response,
-            Err(problem) => problem.into_response(),
+        let is_head = request.method() == Method::HEAD;
+        let mut response = self.answer(request, access).await.unwrap_or_else(Problem::into_response);
+        // HTTP/1.1 leaves a body out by itself, HTTP/2 would send it.
+        if is_head {
+            *response.body_mut() = respond::no_body();
         }
+        response
     }
 
     /// Answers another server's request for `/shoal/v1/blobs/<digest>`: GET reads this server's own copy, HEAD keeps it for a

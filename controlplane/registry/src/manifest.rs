@@ -22,14 +22,14 @@ impl Registry {
         request: Request<Body>,
     ) -> Result<Response<Body>, Problem> {
         match *request.method() {
-            Method::GET | Method::HEAD => self.read_manifest(name, reference, request.method() == Method::HEAD).await,
+            Method::GET | Method::HEAD => self.read_manifest(name, reference).await,
             Method::PUT => self.store_manifest(name, reference, request).await,
             Method::DELETE => self.delete_manifest(name, reference).await,
             _ => Err(Problem::unsupported("a manifest takes GET, HEAD, PUT and DELETE")),
         }
     }
 
-    async fn read_manifest(&self, name: &str, reference: &str, head: bool) -> Result<Response<Body>, Problem> {
+    async fn read_manifest(&self, name: &str, reference: &str) -> Result<Response<Body>, Problem> {
         let unknown = || Problem::manifest_unknown(name, reference);
         let digest = self.resolve(name, reference).await?.ok_or_else(unknown)?;
         let record = self.catalog.get(manifest_key(name, &digest)).await?.ok_or_else(unknown)?;
@@ -37,9 +37,6 @@ impl Registry {
         let mut response = respond::bytes(StatusCode::OK, &media_type, document);
         let value = digest.parse().map_err(|_| unknown())?;
         response.headers_mut().insert("docker-content-digest", value);
-        if head {
-            *response.body_mut() = respond::no_body();
-        }
         Ok(response)
     }
 

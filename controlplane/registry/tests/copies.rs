@@ -144,6 +144,19 @@ fn manifest(content: &[u8]) -> Vec<u8> {
     json!({"schemaVersion": 2, "layers": [layer]}).to_string().into_bytes()
 }
 
+/// Over HTTP/2 a body would be sent, and clients break the connection off.
+#[tokio::test]
+async fn an_answer_to_head_has_no_body_even_if_it_is_an_error() {
+    let pair = pair();
+    for method in [Method::GET, Method::HEAD] {
+        let request = Request::builder().method(&method).uri("/v2/app/manifests/none").body(body(Bytes::new()));
+        let answer = pair.registries[0].handle(request.expect("a request"), Access::Push).await;
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+        let text = answer.into_body().collect().await.expect("a body").to_bytes();
+        assert_eq!(text.is_empty(), method == Method::HEAD);
+    }
+}
+
 #[tokio::test]
 async fn a_push_is_acknowledged_when_it_is_on_two_servers() {
     let pair = pair();
