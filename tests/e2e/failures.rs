@@ -96,7 +96,12 @@ pub fn a_killed_worker_s_pods_move(cluster: &mut Cluster) -> anyhow::Result<()> 
 /// Who hears no worker at all is more likely deaf than without workers.
 pub fn pods_stay_when_no_worker_is_to_be_heard(cluster: &mut Cluster) -> anyhow::Result<()> {
     let kubectl = &cluster.kubectl;
-    let (before, workers) = (pods(kubectl)?, cluster.names("worker")?);
+    let workers = cluster.names("worker")?;
+    let before = eventually("the pods of before are gone", PATIENCE, || {
+        let before = pods(kubectl)?;
+        ensure!(before.split_whitespace().count() == 3, "{before}");
+        Ok(before)
+    })?;
     for worker in &workers {
         cluster.signal(worker, Signal::STOP)?;
     }
@@ -115,7 +120,8 @@ pub fn pods_stay_when_no_worker_is_to_be_heard(cluster: &mut Cluster) -> anyhow:
     eventually("both workers answer again", PATIENCE, || {
         WORKERS.iter().try_for_each(|worker| answered(&format!("{worker}:30080"), "/").map(drop))
     })?;
-    ensure!(before == during && before == pods(kubectl)?, "pods were replaced although nobody could take them");
+    let after = pods(kubectl)?;
+    ensure!(before == during && before == after, "pods were replaced:\n{before}\n{during}\n{after}");
     Ok(())
 }
 

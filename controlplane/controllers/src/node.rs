@@ -73,7 +73,7 @@ pub fn is_ready(node: &Node) -> bool {
 /// What `node` needs; `pods` are those on it.
 ///
 /// As long as no node is to be heard, and for a grace period after that, in which they may all come back, no pod leaves a node that
-/// is silent.
+/// is silent, or was and has not said since that it is ready.
 pub fn reconcile(node: &Node, heard: Heard, pods: &[&Pod], patience: Patience, now: Timestamp) -> Vec<Action> {
     if node.metadata.deletion_timestamp.is_some() {
         return Vec::new();
@@ -81,7 +81,7 @@ pub fn reconcile(node: &Node, heard: Heard, pods: &[&Pod], patience: Patience, n
     let expiry = heard.last.checked_add(patience.grace).unwrap_or(Timestamp::MAX);
     let is_silent = expiry <= now;
     let trusted_from = heard.nobody_at.and_then(|at| at.checked_add(patience.grace).ok());
-    let is_deaf = is_silent && trusted_from.is_some_and(|from| now < from);
+    let is_deaf = trusted_from.is_some_and(|from| now < from);
     let mut actions = Vec::new();
     if is_silent && let Some(unknown) = unknown(node, now) {
         actions.push(Action::replace_status(&unknown));
@@ -92,8 +92,10 @@ pub fn reconcile(node: &Node, heard: Heard, pods: &[&Pod], patience: Patience, n
     if !is_silent {
         actions.push(Action::LookAgain { at: expiry });
     }
-    if let Some(at) = trusted_from.filter(|_| is_deaf) {
-        actions.push(Action::LookAgain { at });
+    if let Some(from) = trusted_from.filter(|_| is_deaf && !is_ready(node)) {
+        // Often, so that it is known when the first was heard again.
+        let soon = now.checked_add(patience.grace / 4).unwrap_or(Timestamp::MAX);
+        actions.push(Action::LookAgain { at: from.min(soon) });
     }
     let mut wanted = node.clone();
     let spec = wanted.spec.get_or_insert_default();

@@ -128,6 +128,11 @@ fn pods_stay_where_they_are_while_no_node_at_all_is_to_be_heard() {
     // They are heard again from 1000 on; this one may still come.
     assert_eq!(words(&look(&silent, at(1_003))), ["replace Node a/"]);
     assert!(look(&silent, at(1_003)).contains(&Action::LookAgain { at: at(1_004) }));
+    // One that is heard, but has not said yet how it is, keeps its pods as well.
+    let heard = Heard { last: at(1_002), nobody_at: Some(at(1_000)) };
+    let soon = node::reconcile(&silent, heard, &[&pods[0]], Patience::LAN, at(1_002));
+    assert_eq!(words(&soon), ["replace Node a/"]);
+    assert!(soon.contains(&Action::LookAgain { at: at(1_003) }));
     let strict = json!({"taints": [{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]});
     let Some(Action::Replace { object, .. }) =
         look(&node("Unknown", &strict), at(1_003)).into_iter().find(|action| matches!(action, Action::Replace { .. }))
