@@ -194,7 +194,6 @@ impl<K: Object> Sink<K> for Cache<K> {
 fn kept<K: Object>(mut object: K) -> Arc<K> {
     object.metadata_mut().managed_fields = None;
     // A list that was read has room for more, which for a container or its status is thousands of bytes; a copy has none.
-    #[expect(clippy::redundant_clone, reason = "the copy is smaller")]
     Arc::new(object.clone())
 }
 

@@ -289,6 +289,6 @@ mod tests {
         let index = json!({"schemaVersion": 2, "manifests": rows}).to_string();
         assert_eq!(referrers(index.as_bytes()), Ok(vec![digest]));
         assert_eq!(referrers(b"{}"), Ok(Vec::new()));
-        assert!(referrers(b"[]").is_err() && layer(b"{}").is_err() && layer(b"").is_err());
+        assert!(referrers(b"7").is_err() && layer(b"{}").is_err() && layer(b"").is_err());
     }
 }
