@@ -476,7 +476,7 @@ async fn a_pod_with_which_there_is_nothing_to_do_rests_until_it_is_told_somethin
     all_rest(&agent).await;
     assert_eq!(seen["status"]["containerStatuses"][0]["restartCount"], 0);
     let shown = agent.pods().find("default", "web").expect("the pod");
-    assert_eq!(shown.metadata.labels.as_ref().map(|labels| labels.len()), Some(1));
+    assert_eq!(shown.metadata.labels.as_ref().map(BTreeMap::len), Some(1));
     seen["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     seen["metadata"]["deletionGracePeriodSeconds"] = json!(30);
     api.put(&path("web"), seen);

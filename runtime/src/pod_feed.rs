@@ -151,7 +151,10 @@ mod tests {
         serde_json::from_value(json!({"metadata": metadata})).expect("a pod")
     }
 
-    fn told(changes: &[PodChange]) -> Vec<(Option<&str>, Option<(&str, u64)>)> {
+    /// The uid that is gone, and the uid and version that are there.
+    type Told<'a> = (Option<&'a str>, Option<(&'a str, u64)>);
+
+    fn told(changes: &[PodChange]) -> Vec<Told<'_>> {
         let current = |pod: &'_ Arc<Pod>| revision_of(&**pod);
         changes
             .iter()

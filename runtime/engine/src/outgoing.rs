@@ -22,7 +22,7 @@ pub(crate) struct Limited {
 
 impl Limited {
     /// With room for `at_once` requests. Whoever comes later waits until an answer of before is read, or given up.
-    pub(crate) fn new(outbound: Arc<dyn Outbound>, at_once: usize) -> Arc<dyn Outbound> {
+    pub(crate) fn around(outbound: Arc<dyn Outbound>, at_once: usize) -> Arc<dyn Outbound> {
         Arc::new(Self { outbound, places: Arc::new(Semaphore::new(at_once)) })
     }
 }
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_request_waits_until_the_answer_to_one_before_is_given_up() {
-        let outbound = Limited::new(Arc::new(Answers), 1);
+        let outbound = Limited::around(Arc::new(Answers), 1);
         let answer = outbound.send(request("/")).now_or_never().expect("there is room").expect("an answer");
         let mut waits = outbound.send(request("/"));
         assert!((&mut waits).now_or_never().is_none());

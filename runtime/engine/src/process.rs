@@ -64,7 +64,7 @@ impl Process {
         let cpu = cpu::Meter::new(grants.cpu_limit_millis, grants.cpu_request_millis);
         let service = Service::new();
         let sockets = grants.sockets.clone().map(|sockets| service.of(sockets));
-        let outbound = Limited::new(grants.outbound.clone(), OUTGOING_REQUESTS);
+        let outbound = Limited::around(grants.outbound.clone(), OUTGOING_REQUESTS);
         let grants = Grants { sockets, outbound, ..grants.clone() };
         let ask = watch::Sender::new(false);
         let hears_stop = matches!(program, Program::Command(command) if command.hears_stop);

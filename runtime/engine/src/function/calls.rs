@@ -304,7 +304,7 @@ impl Caller {
     }
 
     /// All of the answer is read, or there is none.
-    pub(super) fn is_done(mut self) {
+    pub(super) fn finish(mut self) {
         if let Some(Sitting::In(calls, id)) = self.seat.take().map(|seat| seat.leave()) {
             calls.over(id);
         }
@@ -366,7 +366,7 @@ mod tests {
         calls.answer(other, response());
         assert!(other_answer.await.is_ok_and(|answer| answer.is_ok()));
         assert!(until(&calls.review(now + SECOND)).is_some());
-        other_caller.is_done();
+        other_caller.finish();
         assert!(matches!(calls.lost().await, Ended::TooLate));
     }
 
@@ -410,7 +410,7 @@ mod tests {
         let calls = Calls::new(Arc::clone(&counters));
         let now = Instant::now();
         let (_, caller, _answer) = begin(&calls, now + SECOND * 5);
-        caller.is_done();
+        caller.finish();
         assert_eq!(until(&calls.review(now)), Some(now + SECOND * 5));
         assert!(matches!(calls.review(now + SECOND * 5), Review::Lost(Ended::TooLate)));
         assert_eq!(counters.snapshot().instances, 1);

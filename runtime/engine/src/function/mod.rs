@@ -88,7 +88,7 @@ impl Function {
     pub(crate) fn new(engine: Arc<Engine>, handler: Handler, grants: Grants) -> Result<Self, StartError> {
         let sockets = grants.sockets.clone().map(|sockets| Arc::new(OnlyOutgoing(sockets)) as Arc<dyn Sockets>);
         // An input would last no longer than a request, and so would a port.
-        let outbound = Limited::new(grants.outbound.clone(), OUTGOING_REQUESTS);
+        let outbound = Limited::around(grants.outbound.clone(), OUTGOING_REQUESTS);
         let grants = Grants { sockets, outbound, stdin: Stdin::empty(), ..grants };
         let memory = memory::Meter::new(grants.memory_limit_bytes);
         // What cannot be granted shows now and not at the first request.
@@ -158,7 +158,7 @@ impl Function {
                 (Outcome::Answered, response.map(|body| Streaming::of_call(body, caller, cut)))
             }
             Ok(Ok(Err(refusal))) => {
-                caller.is_done();
+                caller.finish();
                 match refusal {
                     Refusal::Code(code) => refused_by_guest(&code),
                     Refusal::Ended(ended) => ended.answer(),

@@ -44,7 +44,7 @@ impl Streaming {
     fn is_read(&mut self) {
         match self.reader.take() {
             Some(Reader::Task(task)) => drop(task.detach()),
-            Some(Reader::Caller(caller)) => caller.is_done(),
+            Some(Reader::Caller(caller)) => caller.finish(),
             None => {}
         }
     }
