@@ -168,6 +168,14 @@ impl Pods {
         self.views().into_iter().filter(|view| !view.is_over()).map(|view| view.pod).collect()
     }
 
+    /// As [`Pods::active`], one after another: those at rest are decoded for as long as they are looked at. All at once would be
+    /// several times what thousands of them are at rest.
+    pub fn active_one_by_one(&self) -> impl Iterator<Item = Arc<Pod>> {
+        let uids: Vec<String> = self.places.lock().keys().cloned().collect();
+        let views = uids.into_iter().filter_map(|uid| self.places.lock().get(&uid).and_then(Place::view));
+        views.filter(|view| !view.is_over()).map(|view| view.pod)
+    }
+
     /// Those of them that are not at rest.
     pub fn awake(&self) -> Vec<Arc<Pod>> {
         let places = self.places.lock();

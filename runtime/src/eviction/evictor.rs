@@ -106,15 +106,13 @@ pub async fn keep_watch(context: Arc<Context>, pods: Arc<Pods>, signals: Arc<dyn
     let mut looks = 0u32;
     loop {
         ticks.tick().await;
-        // What rests has no limit of its own and changes slowly; where room must be made it counts as all others.
-        let mut is_whole = looks.is_multiple_of(EVICTION_LOOKS_AT_REST);
-        looks = looks.wrapping_add(1);
-        let mut active = if is_whole { pods.active() } else { pods.awake() };
+        // What rests has no limit of its own; where room must be made it counts as all others.
+        let mut active = pods.awake();
         let Some(mut look) = look_at(&context, &active, &signals).await else { continue };
         let now = Timestamp::now();
         watch.note(&policy, &look.readings, now);
-        if !is_whole && watch.driving().next().is_some() {
-            is_whole = true;
+        let is_short = watch.driving().next().is_some();
+        if is_short {
             active = pods.active();
             let Some(whole) = look_at(&context, &active, &signals).await else { continue };
             look = whole;
@@ -135,7 +133,12 @@ pub async fn keep_watch(context: Arc<Context>, pods: Arc<Pods>, signals: Arc<dyn
         let patience = SignedDuration::try_from(EVICTION_PATIENCE).unwrap_or(SignedDuration::MAX);
         under_way = under_way.filter(|(uid, since)| pods.is_busy(uid) && now.duration_since(*since) < patience);
         let chosen = evictions(&active, &look, &policy, watch.driving().next(), under_way.is_some());
-        context.usages.set_disk(look.disk, look.readings, is_whole);
+        let is_turn_of_all = looks.is_multiple_of(EVICTION_LOOKS_AT_REST);
+        looks = looks.wrapping_add(1);
+        if is_turn_of_all && !is_short {
+            look.disk = disk_of_all(&context, &pods).await;
+        }
+        context.usages.set_disk(look.disk, look.readings, is_short || is_turn_of_all);
         for eviction in chosen {
             tracing::warn!(uid = eviction.uid, message = eviction.message, "a pod is evicted");
             context.metrics.evicted(eviction.signal);
@@ -159,6 +162,17 @@ async fn look_at(context: &Arc<Context>, pods: &[Arc<Pod>], signals: &Arc<dyn Si
     });
     // A panic of it is in the log already; the next look is another try.
     scan.await.ok()
+}
+
+/// What each pod uses of the disk, those at rest included.
+async fn disk_of_all(context: &Arc<Context>, pods: &Arc<Pods>) -> BTreeMap<String, PodDisk> {
+    let (context, pods) = (Arc::clone(context), Arc::clone(pods));
+    let scan = tokio::task::spawn_blocking(move || {
+        let of = |pod: Arc<Pod>| (spec::uid(&pod).to_owned(), disk_use::of_pod(&pod, &places(&context, &pod)));
+        pods.active_one_by_one().map(of).collect()
+    });
+    // A panic of it is in the log already; the next look is another try.
+    scan.await.unwrap_or_default()
 }
 
 fn places(context: &Context, pod: &Pod) -> Places {

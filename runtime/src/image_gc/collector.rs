@@ -73,7 +73,7 @@ async fn collect(context: &Context, pods: &Pods, wanted_bytes: u64) -> u64 {
         }
     };
     let now = Timestamp::now();
-    let candidates = candidates(&stored, &used(context, &pods.active()), &mut last_uses, now);
+    let candidates = candidates(&stored, &used(context, pods.active_one_by_one()), &mut last_uses, now);
     let least_age = SignedDuration::try_from(IMAGE_LEAST_AGE).unwrap_or(SignedDuration::MAX);
     let mut freed = 0u64;
     for victim in plan::victims(&candidates, wanted_bytes, least_age, now) {
@@ -98,12 +98,14 @@ struct Used {
     modules: BTreeSet<String>,
 }
 
-fn used(context: &Context, pods: &[Arc<Pod>]) -> Used {
-    let images =
-        pods.iter().flat_map(|pod| spec::all_containers(pod)).filter_map(|container| container.image.as_deref());
-    let references = images.filter_map(|image| Reference::parse(image).ok()).map(|reference| reference.to_string());
+fn used(context: &Context, pods: impl Iterator<Item = Arc<Pod>>) -> Used {
+    let mut references = BTreeSet::new();
+    for pod in pods {
+        let images = spec::all_containers(&pod).filter_map(|container| container.image.as_deref());
+        references.extend(images.filter_map(|image| Some(Reference::parse(image).ok()?.to_string())));
+    }
     let modules = context.modules.lock().unwrap_or_else(PoisonError::into_inner);
-    Used { references: references.collect(), modules: modules.values().map(|one| one.module.clone()).collect() }
+    Used { references, modules: modules.values().map(|one| one.module.clone()).collect() }
 }
 
 /// What could go, with when each was last used; what is gone is forgotten.
