@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::kinds::ephemeral_containers;
+use crate::kinds::{ephemeral_containers, pod_gates};
 use crate::metadata::{self, member_mut};
 use crate::resource;
 use crate::selector::LabelSelector;
@@ -79,6 +79,10 @@ pub fn bind(pod: &mut Value, binding: &Value, now: &str) -> Result<(), Status> {
             &name,
             format_args!("pod {name} is already assigned to node {bound:?}"),
         ));
+    }
+    if pod_gates::is_gated(pod) {
+        let message = format_args!("pod {name} has non-empty .spec.schedulingGates");
+        return Err(Status::conflict("", "pods/binding", &name, message));
     }
     let node = node.to_owned();
     member_mut(pod, "spec").insert("nodeName".to_owned(), node.into());
@@ -215,5 +219,8 @@ mod tests {
         assert_eq!(pod["status"]["conditions"][0]["status"], "True");
         assert_eq!(bind(&mut pod, &binding, "").unwrap_err().code, 409);
         assert_eq!(bind(&mut json!({}), &json!({}), "").unwrap_err().code, 422);
+        let mut gated =
+            json!({"metadata": {"name": "p"}, "spec": {"schedulingGates": [{"name": "example.com/quota"}]}});
+        assert_eq!(bind(&mut gated, &binding, "").unwrap_err().code, 409);
     }
 }

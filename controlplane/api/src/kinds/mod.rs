@@ -16,6 +16,8 @@ mod persistent_volume;
 mod persistent_volume_claim;
 mod pod;
 mod pod_columns;
+pub(crate) mod pod_gates;
+mod pod_resources;
 mod pod_spec;
 mod pod_spec_checks;
 mod pod_template;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{pod_columns, pod_spec, pod_spec_checks, proxy, status};
+use super::{pod_columns, pod_gates, pod_resources, pod_spec, pod_spec_checks, proxy, status};
 use crate::resource::{Resource, SelectableField, Strategy, Subresource};
 use crate::table::cells::{list, text};
 use crate::validation::{self, FieldError};
@@ -70,6 +70,7 @@ impl Strategy for Pod {
         let spec = crate::metadata::member_mut(object, "spec");
         pod_spec::default(spec);
         pod_spec::request_what_is_limited(spec);
+        pod_resources::request(spec);
         pod_spec::take_ports_of_the_node(spec);
         spec.entry("enableServiceLinks").or_insert_with(|| true.into());
     }
@@ -77,7 +78,10 @@ impl Strategy for Pod {
     fn prepare_create(&self, object: &mut Value) {
         let mut whole = object.clone();
         self.default(&mut whole);
-        object["status"] = json!({"phase": "Pending", "qosClass": qos_class(&whole)});
+        object["status"] = json!({"phase": "Pending", "qosClass": pod_resources::qos_class(&whole)});
+        if pod_gates::is_gated(&whole) {
+            object["status"]["conditions"] = json!([pod_gates::condition()]);
+        }
     }
 
     fn check(&self, object: &Value, problems: &mut Vec<FieldError>) {
@@ -89,6 +93,7 @@ impl Strategy for Pod {
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut problems = validation::object_metadata(object, self.names());
         self.check(object, &mut problems);
+        pod_gates::check_new(object, &mut problems);
         if !list(object, "/spec/ephemeralContainers").is_empty() {
             problems.push(FieldError::forbidden("spec.ephemeralContainers", "cannot be set on create"));
         }
@@ -96,6 +101,7 @@ impl Strategy for Pod {
     }
 
     fn check_change(&self, new: &Value, old: &Value, problems: &mut Vec<FieldError>) {
+        pod_gates::check_change(new, old, problems);
         let changed = without_what_may_change(new, old);
         if changed != without_what_may_change(old, old) {
             problems.push(FieldError::forbidden(
@@ -108,7 +114,8 @@ impl Strategy for Pod {
     }
 }
 
-/// The spec without images, deadline, and tolerations where the old ones are all still there.
+/// The spec without images, deadline, gates, and tolerations where the old ones are all still there; and where the pod waits for
+/// its gates, without what leaves it fewer nodes.
 fn without_what_may_change(pod: &Value, old: &Value) -> Value {
     let mut spec = pod.get("spec").cloned().unwrap_or_default();
     for field in ["containers", "initContainers"] {
@@ -126,25 +133,6 @@ fn without_what_may_change(pod: &Value, old: &Value) -> Value {
             spec.remove("tolerations");
         }
     }
+    pod_gates::remove_what_may_change(&mut spec, pod, old);
     spec
-}
-
-/// How firmly its resources are promised.
-fn qos_class(pod: &Value) -> &'static str {
-    let all: Vec<&Value> = list(pod, "/spec/containers").iter().chain(list(pod, "/spec/initContainers")).collect();
-    let of =
-        |container: &Value, field: &str, name: &str| container.pointer(&format!("/resources/{field}/{name}")).cloned();
-    let (mut any, mut guaranteed) = (false, true);
-    for container in all {
-        for name in ["cpu", "memory"] {
-            let (limit, request) = (of(container, "limits", name), of(container, "requests", name));
-            any |= limit.is_some() || request.is_some();
-            guaranteed &= limit.is_some() && limit == request;
-        }
-    }
-    match (any, guaranteed) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
-    }
 }

@@ -27,6 +27,11 @@ pub(super) fn default(spec: &mut Map<String, Value>) {
     for volume in objects(spec.get_mut("volumes")) {
         default_volume(volume);
     }
+    if let Some(resources) = spec.get_mut("resources").and_then(Value::as_object_mut) {
+        for field in ["limits", "requests"] {
+            canonical_quantities(resources.get_mut(field));
+        }
+    }
 }
 
 /// In a Pod itself (not in a template), what is limited and not requested is requested.

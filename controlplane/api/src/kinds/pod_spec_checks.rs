@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{ephemeral_containers, persistent_volume, persistent_volume_claim};
+use super::{ephemeral_containers, persistent_volume, persistent_volume_claim, pod_gates, pod_resources};
 use crate::table::cells::{list, text};
 use crate::validation::{FieldError, at_least, invalid, names, non_negative, one_of, port, port_or_name, quantity};
 
@@ -58,6 +58,8 @@ pub(super) fn check(spec: &Value, path: &str, restart_policies: &[&str], problem
         spec.get("nodeSelector").and_then(Value::as_object),
     );
     check_tolerations(spec, path, problems);
+    pod_gates::check(spec, path, problems);
+    pod_resources::check(spec, path, problems);
 }
 
 fn required_label(problems: &mut Vec<FieldError>, field: &str, name: &str) {
@@ -294,10 +296,36 @@ fn check_mounts(container: &Value, path: &str, volumes: &BTreeSet<&str>, problem
                 "must not contain '..'",
             ));
         }
+        check_propagation(mount, &path, container, problems);
     }
 }
 
-fn check_resources(container: &Value, path: &str, problems: &mut Vec<FieldError>) {
+/// Mounts come back from a container only where it has the machine's privileges, as in Kubernetes.
+fn check_propagation(mount: &Value, path: &str, container: &Value, problems: &mut Vec<FieldError>) {
+    let field = format!("{path}.mountPropagation");
+    let propagation = text(mount, "/mountPropagation");
+    if !propagation.is_empty() {
+        one_of(problems, &field, propagation, &["Bidirectional", "HostToContainer", "None"]);
+    }
+    let is_privileged = container.pointer("/securityContext/privileged") == Some(&Value::Bool(true));
+    if propagation == "Bidirectional" && !is_privileged {
+        problems.push(FieldError::forbidden(
+            field,
+            "Bidirectional mount propagation is available only to privileged containers",
+        ));
+    }
+    let recursive = text(mount, "/recursiveReadOnly");
+    if !recursive.is_empty() {
+        let field = format!("{path}.recursiveReadOnly");
+        one_of(problems, &field, recursive, &["Disabled", "Enabled", "IfPossible"]);
+        if recursive != "Disabled" && mount.get("readOnly") != Some(&Value::Bool(true)) {
+            problems.push(FieldError::forbidden(field, "may only be specified when readOnly is true"));
+        }
+    }
+}
+
+/// Of a container, or of a pod as a whole.
+pub(super) fn check_resources(container: &Value, path: &str, problems: &mut Vec<FieldError>) {
     let of =
         |field: &str| container.get("resources").and_then(|resources| resources.get(field)).and_then(Value::as_object);
     for field in ["limits", "requests"] {

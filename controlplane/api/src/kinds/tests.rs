@@ -167,6 +167,85 @@ fn a_bad_pod_is_explained() {
 }
 
 #[test]
+fn a_pod_waits_for_its_gates_and_may_only_be_narrowed_meanwhile() {
+    let mut pod = minimal("pods");
+    pod["spec"]["schedulingGates"] = json!([{"name": "example.com/quota"}, {"name": "example.com/team"}]);
+    pod["spec"]["nodeSelector"] = json!({"zone": "a"});
+    let old = born("pods", pod);
+    assert_eq!(old["status"]["conditions"][0]["reason"], "SchedulingGated");
+    assert!(wrong("pods", &old).is_empty());
+    let told = |change: &dyn Fn(&mut Value)| changed("pods", &old, change);
+    let accepted: [&dyn Fn(&mut Value); 4] = [
+        &|pod| pod["spec"]["schedulingGates"] = json!([{"name": "example.com/team"}]),
+        &|pod| drop(pod["spec"].as_object_mut().unwrap().remove("schedulingGates")),
+        &|pod| pod["spec"]["nodeSelector"]["disk"] = "fast".into(),
+        &|pod| {
+            pod["spec"]["affinity"] = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [{"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}]}}});
+        },
+    ];
+    for change in accepted {
+        assert_eq!(told(change), [""; 0]);
+    }
+    let new_gate = told(&|pod| pod["spec"]["schedulingGates"] = json!([{"name": "example.com/other"}]));
+    assert!(new_gate[0].starts_with("spec.schedulingGates[0].name: Forbidden: only deletion"), "{new_gate:?}");
+    assert!(told(&|pod| pod["spec"]["nodeSelector"] = json!({"zone": "b"}))[0].starts_with("spec: Forbidden"));
+    let mut free = old.clone();
+    free["spec"].as_object_mut().unwrap().remove("schedulingGates");
+    let late = changed("pods", &free, |pod| pod["spec"]["nodeSelector"]["disk"] = "fast".into());
+    assert!(late[0].starts_with("spec: Forbidden"), "{late:?}");
+    let mut placed = old.clone();
+    placed["spec"]["nodeName"] = "worker-1".into();
+    assert!(wrong("pods", &placed)[0].starts_with("spec.nodeName: Forbidden"));
+}
+
+#[test]
+fn a_pod_as_a_whole_has_resources() {
+    let with = |resources: Value| {
+        let mut pod = minimal("pods");
+        pod["spec"]["resources"] = resources;
+        born("pods", pod)
+    };
+    let pod = with(json!({"limits": {"cpu": "2000m", "memory": "1Gi"}}));
+    assert_eq!(pod["spec"]["resources"]["limits"]["cpu"], "2");
+    assert_eq!(
+        pod["spec"]["resources"]["requests"],
+        json!({"cpu": "1", "memory": "512Mi"}),
+        "its containers' together"
+    );
+    assert_eq!(pod["status"]["qosClass"], "Burstable");
+    let guaranteed = json!({"cpu": "2", "memory": "1Gi"});
+    assert_eq!(with(json!({"limits": guaranteed, "requests": guaranteed}))["status"]["qosClass"], "Guaranteed");
+    assert!(wrong("pods", &pod).is_empty());
+    let small = wrong("pods", &with(json!({"limits": {"cpu": "100m", "memory": "1Gi"}, "requests": {"cpu": "50m"}})));
+    for part in [
+        "spec.resources.requests[cpu]: Invalid value: \"50m\": must be greater than or equal to aggregate container requests of 1",
+        "spec.containers[0].resources.limits[cpu]: Invalid value: \"1\": must be less than or equal to pod limits of 100m",
+    ] {
+        assert!(small.iter().any(|told| told == part), "{part} in {small:?}");
+    }
+    let unknown = wrong("pods", &with(json!({"limits": {"example.com/gpu": "1"}})));
+    assert!(unknown[0].starts_with("spec.resources.limits[example.com/gpu]: Unsupported value"), "{unknown:?}");
+}
+
+#[test]
+fn mounts_say_how_they_travel() {
+    let mut pod = minimal("pods");
+    pod["spec"]["volumes"] = json!([{"name": "v", "emptyDir": {}}]);
+    let with = |mount: Value| {
+        let mut pod = pod.clone();
+        pod["spec"]["containers"][0]["volumeMounts"] = json!([mount]);
+        wrong("pods", &born("pods", pod))
+    };
+    let mount = |propagation: &str| json!({"name": "v", "mountPath": "/v", "mountPropagation": propagation});
+    assert_eq!(with(mount("HostToContainer")), [""; 0]);
+    assert!(with(mount("Sideways"))[0].contains("mountPropagation: Unsupported value"));
+    assert!(with(mount("Bidirectional"))[0].contains("mountPropagation: Forbidden"));
+    let recursive = json!({"name": "v", "mountPath": "/v", "recursiveReadOnly": "Enabled"});
+    assert!(with(recursive)[0].contains("recursiveReadOnly: Forbidden"));
+}
+
+#[test]
 fn a_pod_with_its_node_s_network_has_the_node_s_ports() {
     let mut spec = pod_spec();
     spec["hostNetwork"] = true.into();
