@@ -47,7 +47,8 @@ impl HostPort {
 }
 
 impl Request {
-    /// What `pod` takes: the sum of its containers, or its largest init container if that is more; and its overhead.
+    /// What `pod` takes: what it says as a whole, else the sum of its containers, or its largest init container if that is more; and its
+    /// overhead.
     pub fn of(pod: &Pod) -> Self {
         let Some(spec) = &pod.spec else { return Self::default() };
         let mut amounts = Amounts::new();
@@ -66,6 +67,8 @@ impl Request {
             add(&mut running, &requests(container.resources.as_ref()));
         }
         raise(&mut amounts, &running);
+        // What the pod as a whole says of a resource goes before what its containers say.
+        amounts.extend(requests(spec.resources.as_ref()));
         for (name, amount) in spec.overhead.iter().flatten() {
             *amounts.entry(name.clone()).or_default() += thousandths(amount);
         }

@@ -56,6 +56,17 @@ fn a_refusal_counts_the_nodes_by_reason() {
 }
 
 #[test]
+fn what_a_pod_asks_for_as_a_whole_goes_before_its_containers() {
+    let cluster = Snapshot::new([node("a", "1", json!({}))], []);
+    for (whole, expected) in [("900m", "a"), ("2", "0/1 nodes are available: 1 Insufficient cpu.")] {
+        let mut pod = pod("p", "100m");
+        let resources = json!({"requests": {"cpu": whole}});
+        pod.spec.as_mut().expect("a spec").resources = serde_json::from_value(resources).expect("resources");
+        assert_eq!(placed(&pod, &cluster), expected);
+    }
+}
+
+#[test]
 fn a_toleration_lets_a_pod_onto_a_tainted_node() {
     let tainted = json!({"taints": [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]});
     let cluster = Snapshot::new([node("b", "4", tainted)], []);
