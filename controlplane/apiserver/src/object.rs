@@ -102,11 +102,15 @@ pub(crate) fn generate_name(object: &mut Value) -> bool {
     while !prefix.is_char_boundary(cut) {
         cut -= 1;
     }
-    let mut random = rand::rng();
-    let suffix = (0..SUFFIX_LENGTH).map(|_| char::from(SUFFIX_LETTERS[random.random_range(0..SUFFIX_LETTERS.len())]));
-    let name: String = prefix[..cut].chars().chain(suffix).collect();
+    let name = format!("{}{}", &prefix[..cut], suffix());
     metadata.insert("name".to_owned(), name.into());
     true
+}
+
+/// The end of a generated name.
+pub(crate) fn suffix() -> String {
+    let mut random = rand::rng();
+    (0..SUFFIX_LENGTH).map(|_| char::from(SUFFIX_LETTERS[random.random_range(0..SUFFIX_LETTERS.len())])).collect()
 }
 
 /// Sets the namespace of the path, or refuses another one in the body.

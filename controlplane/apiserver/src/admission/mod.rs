@@ -1,9 +1,8 @@
 //! What is added to an object, or refused, by rules that its kind does not know: the built-in admission.
 //!
-//! Not here yet: quotas, limit ranges, priorities, webhooks. A pod's service-account token is not mounted
-//! unasked: each would cost a request and a file at every start, and few guests talk to the API. Its service account is named and,
-//! unless it is `default`, must exist.
+//! Not here yet: quotas, limit ranges, priorities, webhooks. A pod's service account is named and, unless it is `default`, must exist.
 
+mod access;
 mod escalation;
 mod namespace;
 mod node_restriction;

@@ -1,16 +1,16 @@
-//! Pods: the service account's name and pull secrets, and the tolerations that let a pod stay for a while on a node that is lost.
+//! Pods: the service account's name, pull secrets and token, and the tolerations that let a pod stay for a while on a node that is lost.
 
 use serde_json::{Value, json};
 use shoal_api::Status;
 
-use super::Admission;
+use super::{Admission, access};
 use crate::{errors, keys, stored};
 
 /// How long a pod stays on a node that is not ready or not reachable, unless it says otherwise; as in Kubernetes.
 const TOLERATION_SECONDS: i64 = 300;
 
-/// Names the service account, takes its pull secrets if the pod names none (Kubernetes: the plugin `ServiceAccount`), and
-/// tolerates lost nodes for [`TOLERATION_SECONDS`].
+/// Names the service account, takes its pull secrets if the pod names none, mounts its token if that is asked for (Kubernetes: the
+/// plugin `ServiceAccount`), and tolerates lost nodes for [`TOLERATION_SECONDS`].
 ///
 /// # Errors
 /// 403 when the pod names a service account that does not exist.
@@ -28,12 +28,15 @@ pub(super) fn complete(admission: &Admission<'_>, pod: &mut Value) -> Result<(),
             format!("error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found");
         return Err(Status::forbidden("", "pods", admission.name, &message));
     }
+    let object = entry.map(|entry| stored::decode(&entry.value, entry.modified)).transpose();
+    let mut object = object.map_err(|error| errors::corrupt(&error))?;
+    if access::is_wanted(spec, object.as_ref()) {
+        access::mount(spec);
+    }
     let names_none = spec.get("imagePullSecrets").and_then(Value::as_array).is_none_or(Vec::is_empty);
-    if let Some(entry) = entry.filter(|_| names_none) {
-        let mut object = stored::decode(&entry.value, entry.modified).map_err(|error| errors::corrupt(&error))?;
-        if let Some(secrets) = object.get_mut("imagePullSecrets").map(Value::take).filter(Value::is_array) {
-            spec.insert("imagePullSecrets".to_owned(), secrets);
-        }
+    let secrets = object.as_mut().and_then(|object| object.get_mut("imagePullSecrets")).map(Value::take);
+    if let Some(secrets) = secrets.filter(|secrets| secrets.is_array() && names_none) {
+        spec.insert("imagePullSecrets".to_owned(), secrets);
     }
     spec.insert("serviceAccountName".to_owned(), account.clone().into());
     spec.insert("serviceAccount".to_owned(), account.into());
