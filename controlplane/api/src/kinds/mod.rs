@@ -17,6 +17,7 @@ mod persistent_volume_claim;
 mod pod;
 mod pod_columns;
 pub(crate) mod pod_gates;
+mod pod_names;
 mod pod_resources;
 mod pod_spec;
 mod pod_spec_checks;

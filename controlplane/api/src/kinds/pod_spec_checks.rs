@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{ephemeral_containers, persistent_volume, persistent_volume_claim, pod_gates, pod_resources};
+use super::{ephemeral_containers, persistent_volume, persistent_volume_claim, pod_gates, pod_names, pod_resources};
 use crate::table::cells::{list, text};
 use crate::validation::{FieldError, at_least, invalid, names, non_negative, one_of, port, port_or_name, quantity};
 
@@ -34,24 +34,9 @@ pub(super) fn check(spec: &Value, path: &str, restart_policies: &[&str], problem
     }
     ephemeral_containers::check(spec, path, &volumes, problems);
     one_of(problems, &format!("{path}.restartPolicy"), text(spec, "/restartPolicy"), restart_policies);
-    one_of(
-        problems,
-        &format!("{path}.dnsPolicy"),
-        text(spec, "/dnsPolicy"),
-        &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"],
-    );
     non_negative(problems, &format!("{path}.terminationGracePeriodSeconds"), spec.get("terminationGracePeriodSeconds"));
     at_least(problems, &format!("{path}.activeDeadlineSeconds"), spec.get("activeDeadlineSeconds"), 1);
-    for (field, wrong) in [
-        ("nodeName", names::dns_subdomain as fn(&str) -> Vec<String>),
-        ("serviceAccountName", names::dns_subdomain),
-        ("hostname", names::dns_label),
-        ("subdomain", names::dns_label),
-    ] {
-        if let Some(name) = spec.get(field).and_then(Value::as_str).filter(|name| !name.is_empty()) {
-            invalid(problems, &format!("{path}.{field}"), name, wrong(name));
-        }
-    }
+    pod_names::check(spec, path, problems);
     crate::validation::label_map(
         problems,
         &format!("{path}.nodeSelector"),

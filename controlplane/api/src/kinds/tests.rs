@@ -229,6 +229,43 @@ fn a_pod_as_a_whole_has_resources() {
 }
 
 #[test]
+fn a_host_s_name_goes_before_all_others_or_is_not_given() {
+    let with = |rest: Value| {
+        let mut pod = minimal("pods");
+        pod["spec"].as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        wrong("pods", &born("pods", pod))
+    };
+    assert_eq!(with(json!({"hostnameOverride": "db.example.com", "hostname": "db"})), [""; 0]);
+    assert!(with(json!({"hostnameOverride": "Db"}))[0].starts_with("spec.hostnameOverride: Invalid value"));
+    let both = with(json!({"hostnameOverride": "db", "setHostnameAsFQDN": true}));
+    assert!(both[0].starts_with("spec.hostnameOverride: Forbidden"), "{both:?}");
+    assert!(with(json!({"hostnameOverride": format!("{}.d", "d".repeat(63))}))[0].contains("64"));
+}
+
+#[test]
+fn whom_a_pod_asks_for_names_is_checked() {
+    let with = |rest: Value| {
+        let mut pod = minimal("pods");
+        pod["spec"].as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        wrong("pods", &born("pods", pod))
+    };
+    let own = json!({"nameservers": ["192.0.2.53"], "searches": ["corp.example."], "options": [{"name": "ndots", "value": "2"}]});
+    assert_eq!(with(json!({"dnsPolicy": "None", "dnsConfig": own})), [""; 0]);
+    for (rest, part) in [
+        (json!({"dnsPolicy": "None"}), "spec.dnsConfig: Required value"),
+        (json!({"dnsPolicy": "None", "dnsConfig": {}}), "spec.dnsConfig.nameservers: Required value"),
+        (json!({"dnsConfig": {"nameservers": ["dns.example"]}}), "spec.dnsConfig.nameservers[0]: Invalid value"),
+        (json!({"dnsConfig": {"nameservers": ["::1", "::2", "::3", "::4"]}}), "must not have more than 3"),
+        (json!({"dnsConfig": {"searches": ["a_b"]}}), "spec.dnsConfig.searches[0]: Invalid value"),
+        (json!({"dnsConfig": {"options": [{"value": "1"}]}}), "spec.dnsConfig.options[0]: Required value"),
+        (json!({"hostAliases": [{"ip": "home"}]}), "spec.hostAliases[0].ip: Invalid value"),
+    ] {
+        let told = with(rest);
+        assert!(told.len() == 1 && told[0].contains(part), "{part} in {told:?}");
+    }
+}
+
+#[test]
 fn mounts_say_how_they_travel() {
     let mut pod = minimal("pods");
     pod["spec"]["volumes"] = json!([{"name": "v", "emptyDir": {}}]);

@@ -49,6 +49,12 @@ const APPS: &[&str] = &[
 ];
 const APPS_STATUS: &[&str] = &["daemonsets/status", "deployments/status", "replicasets/status", "statefulsets/status"];
 const BATCH: &[&str] = &["cronjobs", "jobs"];
+/// The group of what the registry has, for the rules that say who may push.
+pub const REGISTRY: &str = "registry.shoal.dev";
+/// Its resource: the images of a repository, which is its name.
+pub const IMAGES: &str = "images";
+/// The verb for pushing and deleting.
+pub const PUSH: &str = "push";
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// Every ClusterRole and ClusterRoleBinding of a new cluster, without uid and time.
@@ -77,6 +83,7 @@ fn roles() -> Vec<Value> {
         role("admin", admin()),
         role("edit", edit()),
         role("view", view()),
+        role("shoal:image-pusher", vec![rule(&[PUSH], REGISTRY, &[IMAGES])]),
         role(
             "system:basic-user",
             vec![
