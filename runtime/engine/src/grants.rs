@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
 
+use crate::group::Group;
 use crate::input::Stdin;
 use crate::sockets::Sockets;
 
@@ -44,6 +45,8 @@ pub struct Grants {
     pub cpu_limit_millis: Option<u32>,
     /// Thousandths of a core that it should have where there is not enough for all: its weight among those that compute.
     pub cpu_request_millis: u32,
+    /// What it may use together with others, beside its own limits.
+    pub group: Option<Arc<Group>>,
     /// Where its HTTP requests go.
     pub outbound: Arc<dyn Outbound>,
     /// Where its sockets lead; none means that it has none. A function's are for going out only.
@@ -82,6 +85,7 @@ impl Grants {
             memory_limit_bytes: None,
             cpu_limit_millis: None,
             cpu_request_millis: 0,
+            group: None,
             outbound: Arc::new(NoOutbound),
             sockets: None,
             request_timeout: Duration::from_secs(30),

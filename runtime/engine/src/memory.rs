@@ -1,19 +1,27 @@
 //! The memory limit: exact, over all linear memories and tables of all instances of one guest together.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use wasmtime::ResourceLimiter;
+
+use crate::group::Group;
 
 /// What a table's element costs, in bytes.
 const ELEMENT: u64 = 8;
 
-/// What a guest uses, and what it may.
+/// What a guest uses, and what it may, alone and with others.
 #[derive(Debug)]
 pub(crate) struct Meter {
+    own: Pool,
+    group: Option<Arc<Group>>,
+}
+
+/// Bytes of which there may be so many.
+#[derive(Debug)]
+pub(crate) struct Pool {
     limit: Option<u64>,
     used: AtomicU64,
-    exceeded: AtomicBool,
 }
 
 /// The guest asked for more than its limit. Its own error, so that it is told from a trap.
@@ -25,9 +33,9 @@ pub(crate) struct OutOfMemory {
     wanted: u64,
 }
 
-impl Meter {
-    pub(crate) fn new(limit: Option<u64>) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicU64::new(0), exceeded: AtomicBool::new(false) })
+impl Pool {
+    pub(crate) fn new(limit: Option<u64>) -> Self {
+        Self { limit, used: AtomicU64::new(0) }
     }
 
     /// Bytes used now.
@@ -39,11 +47,43 @@ impl Meter {
         let used = self.used.fetch_add(wanted, Ordering::Relaxed);
         match self.limit {
             Some(limit) if used.saturating_add(wanted) > limit => {
-                self.used.fetch_sub(wanted, Ordering::Relaxed);
-                self.exceeded.store(true, Ordering::Relaxed);
+                self.give_back(wanted);
                 Err(OutOfMemory { limit, used, wanted })
             }
             _ => Ok(()),
+        }
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Meter {
+    pub(crate) fn new(limit: Option<u64>, group: Option<Arc<Group>>) -> Arc<Self> {
+        Arc::new(Self { own: Pool::new(limit), group })
+    }
+
+    /// Bytes used now.
+    pub(crate) fn used(&self) -> u64 {
+        self.own.used()
+    }
+
+    fn take(&self, wanted: u64) -> Result<(), OutOfMemory> {
+        self.own.take(wanted)?;
+        match self.group.as_ref().map(|group| group.memory.take(wanted)) {
+            Some(Err(error)) => {
+                self.own.give_back(wanted);
+                Err(error)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.own.give_back(bytes);
+        if let Some(group) = &self.group {
+            group.memory.give_back(bytes);
         }
     }
 }
@@ -82,7 +122,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.meter.used.fetch_sub(self.own, Ordering::Relaxed);
+        self.meter.give_back(self.own);
     }
 }
 
@@ -109,7 +149,7 @@ mod tests {
 
     #[test]
     fn instances_share_one_limit_and_give_back_what_they_had() {
-        let meter = Meter::new(Some(100));
+        let meter = Meter::new(Some(100), None);
         let mut first = Share::new(meter.clone());
         let mut second = Share::new(meter.clone());
         assert!(first.memory_growing(0, 60, None).is_ok_and(|grown| grown));
@@ -120,5 +160,20 @@ mod tests {
         assert!(second.table_growing(0, 12, None).is_ok_and(|grown| grown));
         assert_eq!(meter.used(), 96);
         assert!(second.memory_growing(0, 9, Some(8)).is_ok_and(|grown| !grown));
+    }
+
+    #[test]
+    fn guests_of_a_group_share_its_limit_beside_their_own() {
+        let group = Group::new(Some(100), None);
+        let meters = [Meter::new(Some(80), Some(group.clone())), Meter::new(None, Some(group.clone()))];
+        let [mut first, mut second] = meters.clone().map(Share::new);
+        assert!(first.memory_growing(0, 90, None).is_err(), "its own limit");
+        assert_eq!((meters[0].used(), group.memory_bytes()), (0, 0));
+        assert!(first.memory_growing(0, 60, None).is_ok_and(|grown| grown));
+        assert!(second.memory_growing(0, 50, None).is_err(), "the group's");
+        assert_eq!((meters[1].used(), group.memory_bytes()), (0, 60));
+        assert!(second.exceeded() && second.memory_growing(0, 40, None).is_ok_and(|grown| grown));
+        drop(first);
+        assert_eq!(group.memory_bytes(), 40);
     }
 }

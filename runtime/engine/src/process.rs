@@ -60,8 +60,8 @@ pub struct Process {
 
 impl Process {
     pub(crate) fn start(engine: &Arc<Engine>, program: &Program, grants: &Grants) -> Result<Self, StartError> {
-        let memory = memory::Meter::new(grants.memory_limit_bytes);
-        let cpu = cpu::Meter::new(grants.cpu_limit_millis, grants.cpu_request_millis);
+        let memory = memory::Meter::new(grants.memory_limit_bytes, grants.group.clone());
+        let cpu = cpu::Meter::new(grants.cpu_limit_millis, grants.cpu_request_millis, grants.group.clone());
         let service = Service::new();
         let sockets = grants.sockets.clone().map(|sockets| service.of(sockets));
         let outbound = Limited::around(grants.outbound.clone(), OUTGOING_REQUESTS);

@@ -19,7 +19,7 @@ use std::time::Duration;
 use wasmtime::{Store, UpdateDeadline};
 
 use self::background::Background;
-pub(crate) use self::meter::Meter;
+pub(crate) use self::meter::{Meter, Quota};
 pub(crate) use self::metered::Metered;
 use self::ticker::Ticker;
 

@@ -90,7 +90,7 @@ impl Function {
         // An input would last no longer than a request, and so would a port.
         let outbound = Limited::around(grants.outbound.clone(), OUTGOING_REQUESTS);
         let grants = Grants { sockets, outbound, stdin: Stdin::empty(), ..grants };
-        let memory = memory::Meter::new(grants.memory_limit_bytes);
+        let memory = memory::Meter::new(grants.memory_limit_bytes, grants.group.clone());
         // What cannot be granted shows now and not at the first request.
         let killed = watch::Sender::new(false);
         Host::new(&grants, &memory, killed.subscribe())?;
@@ -101,7 +101,7 @@ impl Function {
                 engine,
                 program,
                 memory,
-                cpu: cpu::Meter::new(grants.cpu_limit_millis, grants.cpu_request_millis),
+                cpu: cpu::Meter::new(grants.cpu_limit_millis, grants.cpu_request_millis, grants.group.clone()),
                 places: Arc::new(Semaphore::new(concurrency)),
                 all_places: Arc::new(Semaphore::new(concurrency * 2)),
                 grants,
