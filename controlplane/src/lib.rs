@@ -19,6 +19,7 @@ mod loops;
 mod members;
 mod peers;
 mod place;
+mod registry_access;
 mod registry_peers;
 mod registry_upkeep;
 mod repair;

@@ -23,6 +23,7 @@ mod limits;
 mod metrics;
 mod negotiate;
 mod object;
+mod outside;
 mod ownership;
 mod public_paths;
 mod query;

@@ -31,6 +31,19 @@ use error::Problem;
 use route::Route;
 use upload::Uploads;
 
+/// The repository that a path under `/v2/` names, if it names one.
+pub fn repository(path: &str) -> Option<String> {
+    match route::parse(&Method::POST, path).ok()? {
+        Route::Base | Route::Repositories => None,
+        Route::Tags { name }
+        | Route::Manifest { name, .. }
+        | Route::Referrers { name, .. }
+        | Route::Blob { name, .. }
+        | Route::StartUpload { name }
+        | Route::Upload { name, .. } => Some(name),
+    }
+}
+
 /// What the caller of a request may do, as the server that authenticated it decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -85,7 +98,10 @@ impl Registry {
     async fn answer(&self, request: Request<Body>, access: Access) -> Result<Response<Body>, Problem> {
         let writes = !matches!(*request.method(), Method::GET | Method::HEAD);
         if writes && access != Access::Push {
-            return Err(Problem::denied("this identity may pull images, not push or delete them"));
+            return Err(Problem::denied(
+                "this identity may pull images; to push or delete them it needs the verb push on images.registry.shoal.dev, \
+                 which the ClusterRole shoal:image-pusher has",
+            ));
         }
         let route = route::parse(request.method(), request.uri().path())?;
         match route {

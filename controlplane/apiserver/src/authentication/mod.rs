@@ -26,12 +26,27 @@ pub(crate) async fn authenticate(
     key: &ServiceAccountKey,
     store: &Store,
 ) -> Result<User, Status> {
+    // What a certificate says needs no header, good or bad.
+    let token = if matches!(peer, Peer::Token | Peer::Anonymous) { bearer(headers)? } else { None };
+    of(peer, token, key, store).await
+}
+
+/// Tells who `peer` is, who may show `token`.
+///
+/// # Errors
+/// 401 when the token is not accepted.
+pub(crate) async fn of(
+    peer: &Peer,
+    token: Option<&str>,
+    key: &ServiceAccountKey,
+    store: &Store,
+) -> Result<User, Status> {
     match peer {
         Peer::Internal(name) => Ok(User::authenticated(name, ["system:masters".to_owned()])),
         Peer::Certificate { common_name, organizations } => {
             Ok(User::authenticated(common_name, organizations.iter().cloned()))
         }
-        Peer::Token | Peer::Anonymous => match bearer(headers)? {
+        Peer::Token | Peer::Anonymous => match token {
             None => Ok(User::anonymous()),
             Some(token) => token_user(token, &[], key, store).await.map(|claims| claims.user()).map_err(|refused| {
                 tracing::info!(reason = %refused, "bearer token refused");
