@@ -1,10 +1,15 @@
 //! `shoal image`: what is in the cluster's own registry.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context;
+use bytes::Bytes;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 use shoal_client::Client;
-use shoal_images::{Description, Digest, Reference, Registry, Where, contents, describe, listed, signature_tag};
+use shoal_images::{
+    Description, Digest, Reference, Registry, Where, contents, describe, listed, module_in_layers, signature_tag,
+};
 
 use crate::kubeconfig::Target;
 use crate::registry;
@@ -81,6 +86,9 @@ struct Inspected {
     size: u64,
     kind: &'static str,
     module: Option<Module>,
+    /// Why there is no module that can be run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
     /// Whoever made them.
     signatures: Vec<Signature>,
 }
@@ -208,20 +216,29 @@ async fn inspect(client: &Client, reference: &Reference) -> anyhow::Result<Inspe
     let found = manifest(client, &reference.repository, &version).await?;
     let (digest, document) = found.ok_or_else(|| missing(reference))?;
     let outer = contents(&document).map_err(anyhow::Error::msg)?;
-    let place = match outer.module {
+    let (document, place) = match outer.module {
         Where::Manifest(inner) => {
             let found = manifest(client, &reference.repository, &inner.to_string()).await?;
             let (_, document) = found.with_context(|| format!("the index names {inner}, which is not there"))?;
-            contents(&document).map_err(anyhow::Error::msg)?.module
+            let place = contents(&document).map_err(anyhow::Error::msg)?.module;
+            (document, place)
         }
-        place => place,
+        place => (document, place),
     };
-    let module = match place {
-        Where::Blob(digest) => Some(module(client, reference, &digest).await?),
-        Where::Manifest(_) | Where::Nowhere(_) => None,
+    let (module, problem) = match place {
+        Where::Blob(digest) => (Some(module(&blob(client, reference, &digest).await?)?), None),
+        Where::InLayers { config, layers } => {
+            match module_of_container(client, reference, document, &config, layers).await? {
+                Ok(wasm) => (Some(module(&wasm)?), None),
+                Err(problem) => (None, Some(problem)),
+            }
+        }
+        Where::Manifest(_) => (None, Some("the index leads to another index".to_string())),
+        Where::Nowhere(problem) => (None, Some(problem)),
     };
     let signatures = signatures(client, &reference.repository, &digest).await?;
-    Ok(Inspected { name: reference.to_string(), digest, size: outer.size_bytes, kind: outer.kind, module, signatures })
+    let (name, size) = (reference.to_string(), outer.size_bytes);
+    Ok(Inspected { name, digest, size, kind: outer.kind, module, problem, signatures })
 }
 
 /// The signatures of the image with this digest. None is verified: that takes a key.
@@ -236,11 +253,33 @@ async fn signatures(client: &Client, repository: &str, digest: &str) -> anyhow::
     Ok(found.into_iter().map(|one| Signature { form: one.form, digest: one.digest.to_string() }).collect())
 }
 
-async fn module(client: &Client, reference: &Reference, digest: &Digest) -> anyhow::Result<Module> {
+async fn blob(client: &Client, reference: &Reference, digest: &Digest) -> anyhow::Result<Bytes> {
     let blob = registry::get(client, &format!("/v2/{}/blobs/{digest}", reference.repository)).await?;
-    let wasm = blob.with_context(|| format!("no server has its module {digest}: push it again"))?.into_body();
-    anyhow::ensure!(Digest::of(&wasm) == *digest, "the registry sent other bytes in place of {digest}");
-    let description = describe(&wasm)?;
+    let bytes = blob.with_context(|| format!("no server has its blob {digest}: push it again"))?.into_body();
+    anyhow::ensure!(Digest::of(&bytes) == *digest, "the registry sent other bytes in place of {digest}");
+    Ok(bytes)
+}
+
+/// The module in the layers of a container image, or why there is none.
+async fn module_of_container(
+    client: &Client,
+    reference: &Reference,
+    document: Vec<u8>,
+    config: &Digest,
+    layers: Vec<Digest>,
+) -> anyhow::Result<Result<Vec<u8>, String>> {
+    let config = blob(client, reference, config).await?;
+    let mut held = BTreeMap::new();
+    for layer in layers {
+        let bytes = blob(client, reference, &layer).await?;
+        held.insert(layer, bytes.to_vec());
+    }
+    Ok(tokio::task::spawn_blocking(move || module_in_layers(&document, &config, &held)).await?)
+}
+
+fn module(wasm: &[u8]) -> anyhow::Result<Module> {
+    let digest = Digest::of(wasm);
+    let description = describe(wasm)?;
     let (os, role, target) = (description.os(), description.role(), description.target());
     let Description { is_component, exports, imports, producers } = description;
     let form = if is_component { "component" } else { "core module" };
@@ -266,7 +305,8 @@ fn text(image: &Inspected) -> String {
     let signatures = image.signatures.iter().map(|one| format!("{} {}", one.form, one.digest));
     lines.extend(titled("Signature", signatures));
     let Some(module) = &image.module else {
-        lines.push(["Module".to_string(), "none that can be run".to_string()]);
+        let why = image.problem.as_ref().map_or(String::new(), |problem| format!(": {problem}"));
+        lines.push(["Module".to_string(), format!("none that can be run{why}")]);
         return super::columns(&lines);
     };
     let target = module.target.as_ref().map_or(String::new(), |target| format!(", {target}"));
@@ -334,6 +374,7 @@ team/hello  2    sha256:d4735e3a265e  2.0 MB  Wasm artifact
             size: 999,
             kind: "Wasm artifact",
             module: Some(module),
+            problem: None,
             signatures: Vec::new(),
         };
         let expected = "\

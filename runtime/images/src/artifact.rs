@@ -55,7 +55,7 @@ pub fn artifact(wasm: &[u8]) -> Result<Artifact, NotWasm> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{self, Document};
+    use crate::manifest::{self, Document, Module};
 
     #[test]
     fn an_artifact_is_an_image_of_its_module() {
@@ -63,7 +63,7 @@ mod tests {
         let wasm = std::fs::read(path).expect("an example");
         let artifact = artifact(&wasm).expect("an artifact");
         let Ok(Document::Manifest(image)) = manifest::read(&artifact.manifest) else { panic!("no manifest") };
-        let module = image.module(None).expect("a module");
+        let Ok(Module::Layer(module)) = image.module(None) else { panic!("no module") };
         assert_eq!(module.digest().as_ref(), Ok(&Digest::of(&wasm)));
         assert_eq!(module.size, wasm.len() as u64);
         let config: Value = serde_json::from_slice(&artifact.config).expect("a configuration");

@@ -4,6 +4,7 @@
 //! worker's image store and the cluster's registry.
 
 use std::fmt;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -120,6 +121,34 @@ impl BlobStore {
         })
     }
 
+    /// Stores what `content` reads to, which may be `most` bytes, and answers its digest. Blocks.
+    ///
+    /// # Errors
+    /// What `content` or the file system says.
+    pub(crate) fn keep(&self, content: &mut dyn std::io::Read, most: u64) -> std::io::Result<Digest> {
+        let mut temporary = tempfile::NamedTempFile::new_in(self.directory.join("partial"))?;
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 64 * 1024];
+        let mut left = most;
+        loop {
+            let read = content.read(&mut buffer)?;
+            if read == 0 {
+                break;
+            }
+            left = left
+                .checked_sub(read as u64)
+                .ok_or_else(|| std::io::Error::other(format!("it has more than the {most} bytes that are taken")))?;
+            hash.update(&buffer[..read]);
+            temporary.write_all(&buffer[..read])?;
+        }
+        temporary.as_file().sync_all()?;
+        let digest = Digest(format!("sha256:{}", hex::encode(hash.finalize())));
+        let place = self.path(&digest);
+        temporary.persist(&place).map_err(|error| error.error)?;
+        sync_directory(place.parent().unwrap_or(&self.directory))?;
+        Ok(digest)
+    }
+
     /// Stores `bytes` whole; answers their digest.
     ///
     /// # Errors
@@ -188,6 +217,20 @@ impl BlobWriter {
     /// The bytes written so far.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Checks the content against `expected`; it stays beside, until what is answered is dropped.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the file is removed.
+    pub(crate) async fn beside(mut self, expected: &Digest) -> Result<tempfile::TempPath, StoreError> {
+        let found = Digest(format!("sha256:{}", hex::encode(self.hash.finalize())));
+        if found != *expected {
+            return Err(StoreError::Mismatch { expected: expected.clone(), found });
+        }
+        let failed = |source| StoreError::Io { directory: self.directory.clone(), source };
+        self.file.flush().await.map_err(failed)?;
+        Ok(self.path)
     }
 
     /// Checks the content against `expected`, makes it durable and puts it in its place.

@@ -1,8 +1,16 @@
 //! What a manifest holds, for those who only look at it.
 
+use std::collections::BTreeMap;
+use std::io::Read;
+
 use crate::blobs::Digest;
-use crate::manifest::{self, Descriptor, Document, Manifest};
+use crate::layers::{self, Hunt};
+use crate::limits::MODULE_BYTES;
+use crate::manifest::{self, Descriptor, Document, Manifest, Module};
 use crate::media;
+
+/// A file system in layers.
+const CONTAINER_IMAGE: &str = "container image";
 
 /// What is under a tag or digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +30,13 @@ pub enum Where {
     Blob(Digest),
     /// It is in the image with this digest, which is the one for WebAssembly.
     Manifest(Digest),
+    /// It is a file in one of the layers, if the image is for WebAssembly: see [`module_in_layers`].
+    InLayers {
+        /// The configuration.
+        config: Digest,
+        /// The layers, the lowest first.
+        layers: Vec<Digest>,
+    },
     /// There is none that could be run; this is there instead.
     Nowhere(String),
 }
@@ -33,9 +48,14 @@ pub enum Where {
 pub fn contents(document: &[u8]) -> Result<Contents, String> {
     Ok(match manifest::read(document)? {
         Document::Manifest(manifest) => {
-            let module = manifest.module(None).and_then(Descriptor::digest);
+            let module = match manifest.module(None) {
+                Ok(Module::Layer(layer)) => layer.digest().map_or_else(Where::Nowhere, Where::Blob),
+                _ if kind(&manifest) == CONTAINER_IMAGE => in_layers(&manifest).unwrap_or_else(Where::Nowhere),
+                Ok(Module::File { .. }) => Where::Nowhere("it has no configuration that says where".to_string()),
+                Err(why) => Where::Nowhere(why),
+            };
             let size_bytes = sum(manifest.config.iter().chain(&manifest.layers).map(|part| part.size));
-            Contents { kind: kind(&manifest), size_bytes, module: module.map_or_else(Where::Nowhere, Where::Blob) }
+            Contents { kind: kind(&manifest), size_bytes, module }
         }
         Document::Index(entries) => {
             let chosen = manifest::choose(&entries).and_then(Descriptor::digest);
@@ -43,6 +63,44 @@ pub fn contents(document: &[u8]) -> Result<Contents, String> {
             Contents { kind: "index", size_bytes, module: chosen.map_or_else(Where::Nowhere, Where::Manifest) }
         }
     })
+}
+
+fn in_layers(manifest: &Manifest) -> Result<Where, String> {
+    let config = manifest.config.as_ref().ok_or("it has no configuration")?.digest()?;
+    let layers = manifest.layers.iter().map(Descriptor::digest).collect::<Result<_, _>>()?;
+    Ok(Where::InLayers { config, layers })
+}
+
+/// The module of a container image, from its manifest, its configuration and what its layers hold, by their digests. Blocks.
+///
+/// # Errors
+/// A sentence: there is none, or a layer is missing or cannot be unpacked.
+pub fn module_in_layers(
+    document: &[u8],
+    config: &[u8],
+    contents: &BTreeMap<Digest, Vec<u8>>,
+) -> Result<Vec<u8>, String> {
+    let Document::Manifest(manifest) = manifest::read(document)? else { return Err("it is an index".to_string()) };
+    let config =
+        serde_json::from_slice(config).map_err(|error| format!("the configuration cannot be read: {error}"))?;
+    let Module::File { path, layers } = manifest.module(Some(&config))? else {
+        return Err("its module is a layer of its own".to_string());
+    };
+    let mut hunt = Hunt::new(path, layers.len());
+    loop {
+        let (index, path) = hunt.next()?;
+        let layer = contents.get(&layers[index].digest()?);
+        let layer = layer.ok_or_else(|| format!("the layer {} is missing", layers[index].digest))?;
+        let take = |content: &mut dyn Read| {
+            let mut module = Vec::new();
+            content.take(MODULE_BYTES).read_to_end(&mut module).map(|_| module)
+        };
+        let found = layers::search(&layer[..], path, take);
+        let found = found.map_err(|error| format!("the layer {} cannot be unpacked: {error}", layers[index].digest))?;
+        if let Some(module) = hunt.note(found)? {
+            return Ok(module);
+        }
+    }
 }
 
 fn sum(sizes: impl Iterator<Item = u64>) -> u64 {
@@ -58,7 +116,7 @@ fn kind(manifest: &Manifest) -> &'static str {
         media::SPIN_CONFIG => "Spin application",
         _ if is_signature => "signature",
         media::IMAGE_CONFIG | media::DOCKER_CONFIG if has_module => "Wasm image",
-        media::IMAGE_CONFIG | media::DOCKER_CONFIG => "container image",
+        media::IMAGE_CONFIG | media::DOCKER_CONFIG => CONTAINER_IMAGE,
         _ if has_module => "bare module",
         _ => "artifact",
     }

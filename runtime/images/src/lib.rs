@@ -12,6 +12,7 @@ mod describe;
 mod error;
 mod image;
 mod inventory;
+mod layers;
 mod limits;
 mod manifest;
 pub mod media;
@@ -27,7 +28,7 @@ mod verify;
 
 pub use artifact::{Artifact, artifact};
 pub use blobs::{BlobStore, Digest};
-pub use contents::{Contents, Where, contents};
+pub use contents::{Contents, Where, contents, module_in_layers};
 pub use credentials::{Credential, Keyring};
 pub use describe::{Description, NotWasm, describe};
 pub use error::PullError;

@@ -2,14 +2,17 @@
 //!
 //! An image is one of: a CNCF Wasm artifact or a bare push (one module layer, a configuration that says nothing we need), what runwasi's
 //! tools make (one module layer, a container's configuration), a Spin application of one component (one module layer, the
-//! application as its configuration). Anything else is refused with what was found. A container image, with its module
-//! inside a tar layer, is not read yet.
+//! application as its configuration), or a container image for WebAssembly, whose module is the file that its entrypoint names, in
+//! one of its layers (`layers`). Anything else is refused with what was found.
+
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::blobs::Digest;
-use crate::media;
+use crate::limits::LAYERS;
+use crate::{layers, media};
 
 /// A manifest, or an index of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +61,15 @@ pub(crate) struct Platform {
     pub os: String,
     #[serde(default)]
     pub architecture: String,
+}
+
+/// Where the module of an image is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Module<'a> {
+    /// It is this layer.
+    Layer(&'a Descriptor),
+    /// It is a file in these layers, the lowest first.
+    File { path: PathBuf, layers: Vec<&'a Descriptor> },
 }
 
 /// What an image says of how it is run.
@@ -114,13 +126,13 @@ impl Manifest {
         self.config.as_ref().filter(is_known)
     }
 
-    /// The one layer that is a module. `config` is what `wanted_config` names; the error says what is there instead.
-    pub(crate) fn module(&self, config: Option<&Value>) -> Result<&Descriptor, String> {
+    /// Where the one module is. `config` is what `wanted_config` names; the error says what is there instead.
+    pub(crate) fn module(&self, config: Option<&Value>) -> Result<Module<'_>, String> {
         let is_module = |layer: &&Descriptor| media::MODULES.contains(&layer.media_type.as_str());
         let modules: Vec<&Descriptor> = self.layers.iter().filter(is_module).collect();
         match modules.as_slice() {
-            [module] => Ok(module),
-            [] => Err(self.without_module(config)),
+            [module] => Ok(Module::Layer(module)),
+            [] => self.module_in_layers(config),
             several => Err(format!(
                 "the image holds {} WebAssembly modules; only an image of exactly one can be run",
                 several.len()
@@ -128,19 +140,33 @@ impl Manifest {
         }
     }
 
-    fn without_module(&self, config: Option<&Value>) -> String {
+    /// The file that the entrypoint of a container image names, if that is for WebAssembly.
+    fn module_in_layers(&self, config: Option<&Value>) -> Result<Module<'_>, String> {
+        let is_archive = |layer: &&Descriptor| media::is_archive(&layer.media_type);
+        let layers: Vec<&Descriptor> = self.layers.iter().filter(is_archive).collect();
+        let platform = config.and_then(|config| Platform::deserialize(config).ok());
+        let is_wasm = platform.as_ref().is_some_and(|platform| platform.architecture.starts_with("wasm"));
+        let (Some(config), false, true) = (config, layers.is_empty(), is_wasm) else {
+            return Err(self.without_module(platform));
+        };
+        if layers.len() > LAYERS {
+            return Err(format!("the image has {} layers; at most {LAYERS} are read", layers.len()));
+        }
+        let text = |value: &Value| value.as_str().map(str::to_string);
+        let first = |field: &str| config["config"][field].as_array()?.first().and_then(text);
+        let named = first("Entrypoint").or_else(|| first("Cmd")).filter(|named| !named.is_empty());
+        let named = named.ok_or("the image names no entrypoint, which would be its WebAssembly module")?;
+        let folder = text(&config["config"]["WorkingDir"]).unwrap_or_default();
+        Ok(Module::File { path: layers::plain(&Path::new(&folder).join(named)), layers })
+    }
+
+    fn without_module(&self, platform: Option<Platform>) -> String {
         let media_types: Vec<String> = self.layers.iter().map(|layer| layer.media_type.clone()).collect();
-        let platform = config
-            .and_then(|config| Platform::deserialize(config).ok())
-            .filter(|platform| !platform.architecture.is_empty());
-        match platform {
-            Some(platform) if platform.architecture.starts_with("wasm") => format!(
-                "the image is for {} but its module is inside a container layer ({}), which cannot be unpacked here: push the .wasm itself",
-                name(&platform),
-                list(&media_types)
-            ),
-            Some(platform) => format!("the image is not WebAssembly: it is for {}", name(&platform)),
-            None => format!("the image holds no WebAssembly module, only {}", list(&media_types)),
+        match platform.filter(|platform| !platform.architecture.is_empty()) {
+            Some(platform) if !platform.architecture.starts_with("wasm") => {
+                format!("the image is not WebAssembly: it is for {}", name(&platform))
+            }
+            _ => format!("the image holds no WebAssembly module, only {}", list(&media_types)),
         }
     }
 
@@ -202,7 +228,8 @@ mod tests {
     fn the_module_is_the_one_layer_with_its_media_type() {
         for layer in media::MODULES {
             let image = image(media::WASM_CONFIG, &["application/vnd.wasm.content.layer.v1+data", layer]);
-            assert_eq!(image.module(None).map(|module| module.media_type.as_str()), Ok(layer));
+            let Ok(Module::Layer(module)) = image.module(None) else { panic!("no module") };
+            assert_eq!(module.media_type, layer);
             assert_eq!(image.wanted_config(), None);
         }
         let two = image(media::WASM_CONFIG, &[media::WASM, media::WASM]);
@@ -216,9 +243,24 @@ mod tests {
         assert!(image.wanted_config().is_some());
         let linux = json!({"os": "linux", "architecture": "amd64"});
         assert_eq!(image.module(Some(&linux)), Err("the image is not WebAssembly: it is for linux/amd64".to_string()));
-        let inside = image.module(Some(&json!({"os": "wasip1", "architecture": "wasm"}))).expect_err("refused");
-        assert!(inside.contains("wasip1/wasm") && inside.contains(layer), "{inside}");
         assert!(image.module(None).is_err_and(|why| why.contains(layer)));
+    }
+
+    #[test]
+    fn the_module_of_a_container_image_is_what_its_entrypoint_names() {
+        let layers =
+            ["application/vnd.oci.image.layer.v1.tar+gzip", "application/vnd.docker.image.rootfs.diff.tar.gzip"];
+        let image = image(media::DOCKER_CONFIG, &layers);
+        let with = |config: Value| image.module(Some(&json!({"os": "wasi", "architecture": "wasm", "config": config})));
+        for config in [
+            json!({"Entrypoint": ["/app/main.wasm", "serve"]}),
+            json!({"Cmd": ["main.wasm"], "WorkingDir": "/app"}),
+            json!({"Entrypoint": ["./../app/main.wasm"], "WorkingDir": "/app", "Cmd": ["x"]}),
+        ] {
+            let Ok(Module::File { path, layers }) = with(config) else { panic!("no module") };
+            assert_eq!((path, layers.len()), (PathBuf::from("app/main.wasm"), 2));
+        }
+        assert!(with(json!({})).is_err_and(|why| why.contains("entrypoint")));
     }
 
     #[test]

@@ -24,6 +24,13 @@ pub const SPIN_CONFIG: &str = "application/vnd.fermyon.spin.application.v1+confi
 /// The layer of a CNCF Wasm artifact.
 pub const WASM: &str = "application/wasm";
 
+/// Whether a layer of this media type is a part of a file system, packed in some way.
+pub(crate) fn is_archive(media_type: &str) -> bool {
+    ["application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs."]
+        .iter()
+        .any(|kind| media_type.starts_with(kind))
+}
+
 /// A payload that cosign signed, in the first of its forms.
 pub const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 /// A bundle of Sigstore's with a signature.

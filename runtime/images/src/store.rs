@@ -11,12 +11,13 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::Value;
 
-use crate::blobs::{BlobStore, Digest, StoreError};
+use crate::blobs::{BlobStore, BlobWriter, Digest, StoreError};
 use crate::credentials::{Credential, Keyring};
 use crate::error::PullError;
 use crate::image::{Image, PullPolicy};
-use crate::limits::{DOCUMENT_BYTES, FINGERPRINTS, MODULE_BYTES};
-use crate::manifest::{self, Descriptor, Document, Manifest, Settings};
+use crate::layers::{self, Found, Hunt};
+use crate::limits::{DOCUMENT_BYTES, FINGERPRINTS, LAYER_BYTES, MODULE_BYTES};
+use crate::manifest::{self, Descriptor, Document, Manifest, Module, Settings};
 use crate::records::{self, Record, Records};
 use crate::reference::{Reference, Registry};
 use crate::sources::{Cluster, ClusterRegistry, Remotes, Source, SourceError, Sources};
@@ -33,7 +34,7 @@ struct Known {
 
 /// The images of this machine.
 pub struct ImageStore {
-    pub(crate) blobs: BlobStore,
+    pub(crate) blobs: Arc<BlobStore>,
     pub(crate) records: Records,
     pub(crate) sources: Sources,
     pub(crate) turns: Turns,
@@ -46,7 +47,7 @@ impl ImageStore {
     /// When the folder cannot be made or read.
     pub fn open(directory: &Path, cluster: Arc<dyn ClusterRegistry>) -> io::Result<Self> {
         Ok(Self {
-            blobs: BlobStore::open(directory.join("blobs"))?,
+            blobs: Arc::new(BlobStore::open(directory.join("blobs"))?),
             records: Records::open(directory.join("resolved"))?,
             sources: Sources { cluster: Cluster(cluster), remotes: Remotes::default() },
             turns: Turns::default(),
@@ -138,13 +139,19 @@ impl ImageStore {
             None => None,
         };
         let not_wasm = |found: String| PullError::NotWasm { image: reference.to_string(), found };
-        let layer = manifest.module(config.as_ref()).map_err(not_wasm)?;
+        let found = manifest.module(config.as_ref()).map_err(not_wasm)?;
         let settings = manifest.settings(config.as_ref()).map_err(not_wasm)?;
-        let module = layer.digest().map_err(|reason| fetch.broken(reason))?;
-        let was_fetched = fetch.module(layer, &module).await?;
-
         // Who had what the tag stood for before has not had this, and who signed that has not signed this.
         let known = known.filter(|known| known.image.digest == digest);
+        let (module, was_fetched) = match (found, known) {
+            (Module::Layer(layer), _) => {
+                let module = layer.digest().map_err(|reason| fetch.broken(reason))?;
+                let was_fetched = fetch.module(layer, &module).await?;
+                (module, was_fetched)
+            }
+            (Module::File { .. }, Some(known)) => (known.image.module.clone(), false),
+            (Module::File { path, layers }, None) => (fetch.file(path, &layers).await?, true),
+        };
         let known_by = known.map_or(&[][..], |known| &known.credentials);
         let record = Record {
             version: records::VERSION,
@@ -237,8 +244,55 @@ impl Fetch<'_> {
         if self.store.blobs.get(digest).is_some() {
             return Ok(false);
         }
-        if layer.size > MODULE_BYTES {
-            return Err(self.broken(format!("the module has {} bytes; at most {MODULE_BYTES} are taken", layer.size)));
+        let writer = self.blob(layer, digest, "module", MODULE_BYTES).await?;
+        writer.finish(digest).await.map(|()| true).map_err(|error| self.not_stored(error))
+    }
+
+    /// The module that is a file in these layers, the lowest first, and now here.
+    async fn file(&self, path: PathBuf, layers: &[&Descriptor]) -> Result<Digest, PullError> {
+        let not_wasm = |found| PullError::NotWasm { image: self.reference.to_string(), found };
+        let mut hunt = Hunt::new(path, layers.len());
+        let mut files: Vec<Option<Arc<tempfile::TempPath>>> = vec![None; layers.len()];
+        loop {
+            let (index, path) = hunt.next().map_err(not_wasm)?;
+            let path = path.to_owned();
+            let file = match &files[index] {
+                Some(file) => Arc::clone(file),
+                None => Arc::clone(files[index].insert(self.layer(layers[index]).await?)),
+            };
+            let found = self.search(file, path, &layers[index].digest).await?;
+            if let Some(digest) = hunt.note(found).map_err(not_wasm)? {
+                return Ok(digest);
+            }
+        }
+    }
+
+    /// A layer as a file that goes when nobody needs it any more.
+    async fn layer(&self, layer: &Descriptor) -> Result<Arc<tempfile::TempPath>, PullError> {
+        let digest = layer.digest().map_err(|reason| self.broken(reason))?;
+        let writer = self.blob(layer, &digest, "layer", LAYER_BYTES).await?;
+        writer.beside(&digest).await.map(Arc::new).map_err(|error| self.not_stored(error))
+    }
+
+    async fn search(
+        &self,
+        file: Arc<tempfile::TempPath>,
+        path: PathBuf,
+        layer: &str,
+    ) -> Result<Found<Digest>, PullError> {
+        let store = Arc::clone(&self.store.blobs);
+        let searched = tokio::task::spawn_blocking(move || {
+            let file = std::fs::File::open(&*file)?;
+            layers::search(file, &path, |content| store.keep(content, MODULE_BYTES))
+        });
+        let searched = searched.await.map_err(io::Error::other).flatten();
+        searched.map_err(|error| self.broken(format!("the layer {layer} cannot be unpacked: {error}")))
+    }
+
+    /// Fetches a blob of at most so many bytes into a file that has no place yet.
+    async fn blob(&self, layer: &Descriptor, digest: &Digest, what: &str, most: u64) -> Result<BlobWriter, PullError> {
+        if layer.size > most {
+            return Err(self.broken(format!("the {what} has {} bytes; at most {most} are taken", layer.size)));
         }
         let mut content =
             self.source.blob(&self.reference.repository, digest).await.map_err(|error| self.refused(error))?;
@@ -250,10 +304,13 @@ impl Fetch<'_> {
             }
             writer.write(&chunk).await.map_err(|error| self.disk(&error))?;
         }
-        match writer.finish(digest).await {
-            Ok(()) => Ok(true),
-            Err(error @ StoreError::Mismatch { .. }) => Err(self.broken(error.to_string())),
-            Err(StoreError::Io { source, .. }) => Err(self.disk(&source)),
+        Ok(writer)
+    }
+
+    fn not_stored(&self, error: StoreError) -> PullError {
+        match error {
+            StoreError::Mismatch { .. } => self.broken(error.to_string()),
+            StoreError::Io { source, .. } => self.disk(&source),
         }
     }
 

@@ -1,11 +1,15 @@
 //! What `tests/fuzz` throws bytes at and nobody else can reach. No bytes may make any of it panic, and what is read must be written
 //! again as it was.
 
+use std::io::{self, Read, Write};
+use std::path::Path;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::blobs::Digest;
+use crate::layers::{self, Found};
 use crate::manifest::{self, Document};
 use crate::records::{self, Record};
 use crate::signatures::{Algorithm, PublicKey, bundle, listed, simple_signing};
@@ -26,6 +30,34 @@ pub fn read_manifest(input: &[u8]) {
         if let Ok(Document::Manifest(manifest)) = manifest::read(own.as_bytes()) {
             let _ = (manifest.module(config.as_ref()), manifest.settings(config.as_ref()));
         }
+    }
+}
+
+/// Layers of a container image, packed in each way.
+pub fn layers() -> Vec<Vec<u8>> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, text) in [("app/.wh.old", ""), (WANTED, "a module")] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        builder.append_data(&mut header, path, text.as_bytes()).expect("an archive can be written");
+    }
+    let plain = builder.into_inner().expect("an archive can be written");
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&plain).expect("an archive can be packed");
+    let packed = packed.finish().expect("an archive can be packed");
+    let zstd = ruzstd::encoding::compress_to_vec(&plain[..], ruzstd::encoding::CompressionLevel::Fastest);
+    vec![plain, packed, zstd]
+}
+
+/// The file that is looked for in them.
+const WANTED: &str = "app/main.wasm";
+
+/// A layer of a container image, in which a file is looked for.
+pub fn read_layer(input: &[u8]) {
+    let take = |content: &mut dyn Read| io::copy(content, &mut io::sink());
+    if let Ok(Found::Link(to)) = layers::search(input, Path::new(WANTED), take) {
+        // It leads no further up than the root.
+        assert_eq!(layers::plain(&to), to);
     }
 }
 

@@ -7,6 +7,7 @@ use shoal_store::targets::Target;
 /// The targets of this file.
 pub const ALL: &[Target] = &[
     Target { name: "manifests", seeds: manifest_seeds, run: read_manifest },
+    Target { name: "layers", seeds: targets::layers, run: targets::read_layer },
     Target { name: "modules", seeds: || vec![MODULE.to_vec(), COMPONENT.to_vec()], run: read_module },
     Target { name: "logins", seeds: login_seeds, run: read_logins },
     Target { name: "images", seeds: || vec![targets::record()], run: targets::read_record },
