@@ -1,7 +1,8 @@
 //! A function that misbehaves on purpose, as the path says, so that one can watch the node stay as it is while the neighbours answer.
 //!
 //! `/flood?N` answers with N bytes, or without end; `/deaf` answers and never reads what it is sent; `/sleep` neither reads nor
-//! answers; `/fork?N` sends N requests to CROWD (default `http://rude/sleep`) before it listens to any answer.
+//! answers; `/fork?N` sends N requests to CROWD (default `http://rude/sleep`) before it listens to any answer. `/echo` is the exception: it
+//! gives back what it is sent.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,11 +30,12 @@ impl wasip2::exports::http::incoming_handler::Guest for Rude {
             "/flood" => answer(outparam, |stream| flood(stream, number.unwrap_or(u64::MAX))),
             "/deaf" => answer(outparam, |stream| say(stream, "it was not read\n")),
             "/sleep" => sleep(),
+            "/echo" => answer(outparam, |stream| echo(&request, stream)),
             "/fork" => {
                 let told = fork(number.unwrap_or(1_000));
                 answer(outparam, |stream| say(stream, &told));
             }
-            _ => answer(outparam, |stream| say(stream, "say /flood, /deaf, /sleep or /fork\n")),
+            _ => answer(outparam, |stream| say(stream, "say /flood, /deaf, /sleep, /fork or /echo\n")),
         }
         // Until here the request is held, and what belongs to it.
         drop(request);
@@ -91,6 +93,28 @@ fn flood(stream: &OutputStream, count: u64) {
             return;
         }
         left -= length;
+    }
+}
+
+fn echo(request: &IncomingRequest, stream: &OutputStream) {
+    let body = request.consume().expect("the body is taken once");
+    let input = body.stream().expect("the stream is taken once");
+    let ready = stream.subscribe();
+    // Its end, or that the caller has gone, is an error of the stream.
+    while let Ok(piece) = input.blocking_read(PIECE as u64) {
+        let mut rest = &piece[..];
+        while !rest.is_empty() {
+            let Ok(room) = stream.check_write() else { return };
+            if room == 0 {
+                ready.block();
+                continue;
+            }
+            let (now, later) = rest.split_at(rest.len().min(usize::try_from(room).unwrap_or(PIECE)));
+            if stream.write(now).is_err() {
+                return;
+            }
+            rest = later;
+        }
     }
 }
 
