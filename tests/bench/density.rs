@@ -44,7 +44,7 @@ pub fn measure(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
     many(cluster, report, "processes", processes, &idle)
 }
 
-fn count(variable: &str, default: usize) -> anyhow::Result<usize> {
+pub fn count(variable: &str, default: usize) -> anyhow::Result<usize> {
     match std::env::var(variable) {
         Err(_) => Ok(default),
         Ok(text) => text.parse().with_context(|| format!("{variable}={text:?} is no number")),

@@ -8,6 +8,7 @@ mod functions;
 mod idle;
 mod load;
 mod machine;
+mod modules;
 mod neighbours;
 mod report;
 mod startup;
@@ -56,6 +57,9 @@ fn run(words: &[String], report: &mut Report) -> anyhow::Result<()> {
     }
     if is_wanted("density") {
         density::measure(&start(1, 1)?, report)?;
+    }
+    if is_wanted("modules") {
+        modules::measure(&start(1, 1)?, report)?;
     }
     let large = ["ready", "writes"].map(is_wanted);
     if large.contains(&true) {

@@ -9,7 +9,7 @@ use shoal_tests::{Cluster, eventually};
 
 use crate::load::Load;
 use crate::report::Report;
-use crate::{block_on, client, functions, machine, startup};
+use crate::{block_on, client, functions, machine};
 
 /// The pods that compute.
 const SPINNERS: [&str; 2] = ["spin-1", "spin-2"];
@@ -19,17 +19,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The function alone and beside two that spin, in turns; the worker has one core.
 pub fn measure(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
-    startup::push(cluster)?;
     let module = concat!(env!("CARGO_MANIFEST_DIR"), "/../wasm-examples/unruly/unruly.wasm");
     cluster.shoal(&["push", module, "unruly:1"])?;
     machine::pin(functions::worker(cluster)?, functions::SERVING_CORE)?;
-    let address = functions::deploy(cluster, &functions::WAYS[0])?;
+    let way = &functions::WAYS[0];
+    let address = functions::deploy(cluster, way)?;
     let (mut alone, mut beside, mut used) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..functions::TURNS {
-        alone.push(functions::turn(address, PAUSE)?);
+        alone.push(functions::turn(address, way, PAUSE)?);
         spin(cluster)?;
         let before = machine::processor_time(functions::worker(cluster)?)?;
-        beside.push(functions::turn(address, PAUSE)?);
+        beside.push(functions::turn(address, way, PAUSE)?);
         used.push(machine::processor_time(functions::worker(cluster)?)?.saturating_sub(before).as_secs_f64());
         rest(cluster)?;
     }

@@ -1,0 +1,205 @@
+//! Many functions that are not alike: what each costs a worker when every one has a module of its own, beside as many of one module; and
+//! how soon a function that is added answers, its module compiled already.
+//!
+//! SHOAL_BENCH_MODULES says how many (default 200). The worker is started again before its memory is looked at: what compiling left
+//! behind is no part of it.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use rustix::process::Signal;
+use serde_json::json;
+use shoal_client::{DeleteOptions, ListOptions};
+use shoal_tests::{Cluster, eventually, get};
+
+use crate::report::{Report, Times};
+use crate::{block_on, client, density, functions, machine, startup};
+
+const HELLO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../wasm-examples/hello/hello.wasm");
+const WORKER: [u8; 4] = [127, 0, 1, 1];
+const FIRST_PORT: u16 = 31_000;
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How often a function is added.
+const ROUNDS: usize = 30;
+
+/// Both parts, on the only worker.
+pub fn measure(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
+    startup::push(cluster)?;
+    added(cluster, report)?;
+    let count = density::count("SHOAL_BENCH_MODULES", 200)?;
+    let alike = loaded(cluster, count, |_| "hello:1".to_owned())?;
+    push_distinct(cluster, count)?;
+    let distinct = loaded(cluster, count, |number| format!("module-{number}:1"))?;
+    for (what, memory) in [("one module", &alike), ("a module each", &distinct)] {
+        report.add(
+            format!("{count} functions of {what}, each asked once"),
+            format!(
+                "{:.0} MiB; {:.0} KiB each before it was asked, {:.0} KiB after",
+                memory.asked as f64 / 1024.0,
+                memory.each(memory.waiting, count),
+                memory.each(memory.asked, count),
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// Memory of the worker in KiB, its share.
+struct Memory {
+    /// Without any pod.
+    bare: u64,
+    /// With all of them, before any was asked.
+    waiting: u64,
+    /// When each was asked once.
+    asked: u64,
+}
+
+impl Memory {
+    fn each(&self, total: u64, count: usize) -> f64 {
+        total.saturating_sub(self.bare) as f64 / count.max(1) as f64
+    }
+}
+
+/// Pushes so many modules that differ in a section that nobody runs.
+fn push_distinct(cluster: &Cluster, count: usize) -> anyhow::Result<()> {
+    let hello = std::fs::read(HELLO).with_context(|| format!("failed to read {HELLO}"))?;
+    let folder = tempfile::tempdir()?;
+    for number in 0..count {
+        let name = format!("n{number:06}");
+        // A custom section: its kind, its length, the length of its name, the name.
+        let section = [&[0, 8, 7][..], name.as_bytes()].concat();
+        let file = folder.path().join(format!("{name}.wasm"));
+        std::fs::write(&file, [&hello[..], &section].concat())?;
+        cluster.shoal(&["push", &file.to_string_lossy(), &format!("module-{number}:1")])?;
+    }
+    Ok(())
+}
+
+/// Deploys so many functions behind a node port each, starts the worker again, and asks each.
+fn loaded(cluster: &Cluster, count: usize, image: impl Fn(usize) -> String) -> anyhow::Result<Memory> {
+    restart(cluster)?;
+    std::thread::sleep(Duration::from_secs(5));
+    let bare = machine::memory(functions::worker(cluster)?)?.1;
+    block_on(async {
+        let client = client(cluster, 0)?;
+        for number in 0..count {
+            let (pod, service) = function(&format!("many-{number}"), &image(number), port(number)?)?;
+            client.create(&pod).await?;
+            client.create(&service).await?;
+        }
+        Ok(())
+    })?;
+    for number in 0..count {
+        answers(number)?;
+    }
+    restart(cluster)?;
+    ready(cluster, count)?;
+    std::thread::sleep(Duration::from_secs(5));
+    let pid = functions::worker(cluster)?;
+    let waiting = machine::memory(pid)?.1;
+    for number in 0..count {
+        answers(number)?;
+    }
+    let asked = machine::memory(pid)?.1;
+    block_on(async {
+        let client = client(cluster, 0)?;
+        for number in 0..count {
+            let name = format!("many-{number}");
+            client.delete::<Pod>("default", &name, &DeleteOptions::default()).await?;
+            client.delete::<Service>("default", &name, &DeleteOptions::default()).await?;
+        }
+        Ok(())
+    })?;
+    ready(cluster, 0)?;
+    Ok(Memory { bare, waiting, asked })
+}
+
+/// Until so many are there, and ready.
+fn ready(cluster: &Cluster, count: usize) -> anyhow::Result<()> {
+    eventually(&format!("{count} are ready"), PATIENCE, || {
+        let pods = block_on(async {
+            let client = client(cluster, 0)?;
+            Ok(client.list::<Pod>("default", &ListOptions::default()).await?)
+        })?;
+        let many: Vec<_> = pods
+            .items
+            .iter()
+            .filter(|pod| pod.metadata.labels.as_ref().is_some_and(|l| l["app"].starts_with("many-")))
+            .collect();
+        let ready = many.iter().filter(|pod| startup::is_pod_ready(pod)).count();
+        anyhow::ensure!(many.len() == count && ready == count, "{} are there, {ready} ready", many.len());
+        Ok(())
+    })
+}
+
+fn port(number: usize) -> anyhow::Result<u16> {
+    let port = u16::try_from(number).ok().and_then(|number| FIRST_PORT.checked_add(number));
+    port.filter(|port| *port < 32_768).with_context(|| format!("there is no node port for number {number}"))
+}
+
+fn function(name: &str, image: &str, port: u16) -> anyhow::Result<(Pod, Service)> {
+    let pod = json!({
+        "metadata": {"name": name, "namespace": "default", "labels": {"app": name}},
+        "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "main", "image": image, "ports": [{"name": "http", "containerPort": 8080}]}]},
+    });
+    let service = json!({
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"type": "NodePort", "selector": {"app": name}, "ports": [{"port": 80, "targetPort": "http", "nodePort": port}]},
+    });
+    Ok((serde_json::from_value(pod)?, serde_json::from_value(service)?))
+}
+
+fn answers(number: usize) -> anyhow::Result<()> {
+    let address = SocketAddr::from((WORKER, port(number)?)).to_string();
+    eventually(&format!("{address} answers"), PATIENCE, || {
+        let answer = get(&address, "/")?;
+        anyhow::ensure!(answer.status == 200, "{answer:?}");
+        Ok(())
+    })
+}
+
+fn restart(cluster: &Cluster) -> anyhow::Result<()> {
+    cluster.signal("worker-1", Signal::TERM)?;
+    let pid = functions::worker(cluster)?;
+    eventually("the worker ends", PATIENCE, || {
+        anyhow::ensure!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "it runs");
+        Ok(())
+    })?;
+    cluster.restart_member("worker-1")
+}
+
+/// From the request that creates a function to its first answer through a node port that was there before.
+fn added(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
+    let mut times = Vec::new();
+    let address = SocketAddr::from((WORKER, FIRST_PORT)).to_string();
+    let (pod, service) = function("added", "hello:1", FIRST_PORT)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let client = client(cluster, 0)?;
+    runtime.block_on(client.create(&service))?;
+    for round in 0..ROUNDS {
+        let begun = Instant::now();
+        runtime.block_on(client.create(&pod))?;
+        while !get(&address, "/").is_ok_and(|answer| answer.status == 200) {
+            anyhow::ensure!(begun.elapsed() < PATIENCE, "{address} does not answer");
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        // The first finds the module not yet compiled.
+        if round > 0 {
+            times.push(begun.elapsed().as_secs_f64() * 1_000.0);
+        }
+        runtime.block_on(client.delete::<Pod>("default", "added", &DeleteOptions::default()))?;
+        eventually("nobody answers any more", PATIENCE, || {
+            anyhow::ensure!(!get(&address, "/").is_ok_and(|answer| answer.status == 200), "somebody does");
+            Ok(())
+        })?;
+        eventually("the pod is gone", PATIENCE, || {
+            anyhow::ensure!(runtime.block_on(client.get::<Pod>("default", "added")).is_err(), "it is there");
+            Ok(())
+        })?;
+    }
+    runtime.block_on(client.delete::<Service>("default", "added", &DeleteOptions::default()))?;
+    report.add("a function added, from the API to its first answer", Times::new(times).text());
+    Ok(())
+}
