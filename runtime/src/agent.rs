@@ -18,12 +18,14 @@ use crate::events::{Events, send_events};
 use crate::eviction::evictor;
 use crate::eviction::signals::{MachineSignals, Signals};
 use crate::follow::{self, KEPT_NETWORK, KEPT_RANGE, KeptNetwork};
+use crate::groups::Groups;
 use crate::guests::Guests;
 use crate::image_gc::collector::{self, LastUses};
 use crate::image_policies::{self, ImagePolicies};
 use crate::keeper::Keeper;
 use crate::limits::{POD_WRITES, SHUTDOWN_GRACE};
 use crate::local_store::LocalStore;
+use crate::memory_volumes::MemoryVolumes;
 use crate::metrics::Metrics;
 use crate::node::Machine;
 use crate::outbound::Outside;
@@ -137,6 +139,8 @@ impl Agent {
             tasks: tasks.clone(),
             services: watch::Sender::default(),
             host_ports: Arc::default(),
+            groups: Groups::default(),
+            memory_volumes: MemoryVolumes::new(config.memory_dir.as_deref(), &config.data_dir),
             modules: Mutex::new(HashMap::new()),
             image_policies,
             image_uses: LastUses::default(),
@@ -148,6 +152,8 @@ impl Agent {
             node_state: watch::Sender::default(),
             config,
         });
+        let memory_volumes = context.memory_volumes.clone();
+        drop(tokio::task::spawn_blocking(move || memory_volumes.sweep()));
         let pods = Arc::new(Pods::new(Arc::clone(&context)));
         let (registered_sender, registered) = watch::channel(None);
         let kept = restore(&context, &pods, &store).await;

@@ -40,6 +40,8 @@ pub struct AgentConfig {
     pub pods: u32,
     /// The directories of this machine below which pods may have any (`hostPath`, and volumes that are made by hand); none if empty.
     pub allow_host_path: Vec<PathBuf>,
+    /// A directory in memory for the volumes that are to be there; none means `/dev/shm`, if the machine has it.
+    pub memory_dir: Option<PathBuf>,
     /// Whether pods may share the node's network (`hostNetwork`).
     pub allow_host_network: bool,
     /// How often things are said.
@@ -121,6 +123,7 @@ impl Default for AgentConfig {
             memory_bytes: 0,
             pods: DEFAULT_PODS,
             allow_host_path: Vec::new(),
+            memory_dir: None,
             allow_host_network: false,
             pace: Pace::default(),
             eviction_hard: Thresholds::default(),

@@ -7,7 +7,6 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod};
 use shoal_api::image_policy::PUBLIC_KEYS;
-use shoal_api::quantity::Quantity;
 use shoal_engine::Stdin;
 use shoal_link::tasks::spawn_connection;
 use shoal_network::{LocalTarget, Protocol};
@@ -24,6 +23,7 @@ use crate::guests::{
 };
 use crate::host_ports::{HostNetwork, Opened};
 use crate::image_gc::collector;
+use crate::last_words::LastWords;
 use crate::limits::{EVENT_CHARACTERS, FAILURE_PERIOD};
 use crate::logs::ContainerLog;
 use crate::outbound::PodOutbound;
@@ -31,9 +31,11 @@ use crate::outbound_policy::AllowedHosts;
 use crate::pod::environment::{arguments, environment};
 use crate::pod::function_settings::FunctionSettings;
 use crate::pod::names::pod_names;
+use crate::pod::resources::{self, Bound};
 use crate::pod::service_env::service_environment;
 use crate::pod::{Happening, ephemeral, spec};
 use crate::worker::Message;
+use crate::world_names::WorldNames;
 use crate::{mount, pull_secrets};
 
 /// Why an image is not used that is not signed as it must be: the kubelet's own word.
@@ -55,6 +57,7 @@ pub struct Run {
     container: String,
     control: Control,
     log: Arc<ContainerLog>,
+    last_words: LastWords,
     live: Arc<Live>,
     usage: Arc<dyn Usage>,
     listens: Vec<SocketAddr>,
@@ -196,6 +199,14 @@ pub async fn start(
     let streams = Streams { stdin, output: Arc::new(LiveLog::new(Arc::clone(&log), &live)), is_terminal };
     let mut grants = grants(context, pod, definition, address, &variables, streams)?;
     grants.arguments = program_arguments(definition, &variables, &prepared);
+    let last_words = LastWords::prepare(
+        pod,
+        definition,
+        &context.volume_root(&key.0),
+        prepared.program.runs_commands(),
+        &mut grants.mounts,
+        (context.log_directory(&key.0, container), restarts),
+    )?;
     let of_node = port_of_node(context, pod, definition, &variables, &prepared)?;
     let started = prepared.program.start(grants)?;
     let usage = match &started {
@@ -213,7 +224,8 @@ pub async fn start(
         key,
         container: container.to_owned(),
         control: Control::Process(mpsc::channel(1).0),
-        log,
+        log: Arc::clone(&log),
+        last_words,
         live,
         usage,
         listens: Vec::new(),
@@ -239,9 +251,14 @@ pub async fn start(
         }
         Started::Process(process) => {
             let (orders, inbox) = mpsc::channel(4);
-            let keeper =
-                keep_process(process, inbox, messages, run.container.clone(), id, context.tasks.stop().clone());
-            spawn_connection("process", keeper);
+            let end = keep_process(process, inbox, run.container.clone(), id, context.tasks.stop().clone());
+            let last_words = run.last_words.clone();
+            spawn_connection("process", async move {
+                if let Some(ended) = end.await {
+                    let ended = last_words.complete(log, ended).await;
+                    let _ = messages.send(Message::Happened(Box::new(ended))).await;
+                }
+            });
             run.control = Control::Process(orders);
         }
     }
@@ -285,6 +302,7 @@ pub fn grants(
     variables: &[(String, String)],
     streams: Streams,
 ) -> Result<Grants, String> {
+    let limit = |resource: &str| resources::of_container(definition, Bound::Limits, resource);
     Ok(Grants {
         arguments: Vec::new(),
         environment: variables.to_vec(),
@@ -293,9 +311,10 @@ pub fn grants(
         stdin: streams.stdin,
         output: streams.output,
         is_terminal: streams.is_terminal,
-        memory_limit_bytes: limit(definition, "memory", |q| u64::try_from(q.bytes()).ok()),
-        cpu_limit_millis: limit(definition, "cpu", |q| u32::try_from(q.millis()).ok()),
-        cpu_request_millis: request(definition, "cpu", |q| u32::try_from(q.millis()).ok()).unwrap_or_default(),
+        memory_limit_bytes: limit("memory").and_then(|quantity| u64::try_from(quantity.bytes()).ok()),
+        cpu_limit_millis: limit("cpu").and_then(|quantity| u32::try_from(quantity.millis()).ok()),
+        cpu_request_millis: u32::try_from(resources::processor_request(pod, definition).millis()).unwrap_or_default(),
+        group: context.groups.of(pod),
         outbound: Arc::new(PodOutbound {
             namespace: spec::namespace(pod).to_owned(),
             address,
@@ -303,6 +322,7 @@ pub fn grants(
             network: Arc::clone(&context.network),
             outside: context.outside.clone(),
             names: pod_names(pod, context.shown_address(pod, address)),
+            world: WorldNames::of(pod),
         }),
         function: FunctionSettings::of(pod).map_err(|(field, why)| format!("{field}: {why}"))?,
         address,
@@ -355,8 +375,8 @@ pub async fn variables(
     let services = context.services.borrow().clone();
     let links = pod.spec.as_ref().and_then(|s| s.enable_service_links) != Some(false);
     let mut first = service_environment(services.iter().map(Arc::as_ref), spec::namespace(pod), links);
-    let hostname = if spec::has_host_network(pod) { &context.config.node_name } else { spec::hostname(pod) };
-    first.push(("HOSTNAME".to_owned(), hostname.to_owned()));
+    let hostname = if spec::has_host_network(pod) { context.config.node_name.clone() } else { spec::own_name(pod)? };
+    first.push(("HOSTNAME".to_owned(), hostname));
     for (name, value) in prepared.program.environment() {
         if !first.iter().any(|(known, _)| *known == name) {
             first.push((name, value));
@@ -378,14 +398,6 @@ fn program_arguments(container: &Container, variables: &[(String, String)], prep
         first.push(container.name.clone());
     }
     first.into_iter().chain(given.into_iter().skip(skipped)).collect()
-}
-
-fn limit<T>(container: &Container, resource: &str, read: impl Fn(Quantity) -> Option<T>) -> Option<T> {
-    read(container.resources.as_ref()?.limits.as_ref()?.get(resource)?.0.parse().ok()?)
-}
-
-fn request<T>(container: &Container, resource: &str, read: impl Fn(Quantity) -> Option<T>) -> Option<T> {
-    read(container.resources.as_ref()?.requests.as_ref()?.get(resource)?.0.parse().ok()?)
 }
 
 impl Run {
@@ -419,11 +431,13 @@ impl Run {
                 // A function that was stopped because it failed has not completed.
                 let drained = if is_unhealthy { ended(EXIT_ASKED, "Error") } else { ended(0, "Completed") };
                 let dead = ended(EXIT_KILLED, "Error");
+                let (last_words, log) = (self.last_words.clone(), Arc::clone(&self.log));
                 spawn_connection("function drain", async move {
                     let happening = tokio::select! {
                         () = async { before.await; target.drain().await } => drained,
                         () = killed.cancelled() => dead,
                     };
+                    let happening = last_words.complete(log, happening).await;
                     let _ = messages.send(Message::Happened(Box::new(happening))).await;
                 });
             }
@@ -478,15 +492,14 @@ impl Run {
     }
 }
 
-/// Waits for a process' end and passes orders on.
+/// Waits for a process' end, which it answers, and passes orders on. No answer when the agent stops.
 async fn keep_process(
     mut process: Box<dyn GuestProcess>,
     mut orders: mpsc::Receiver<Order>,
-    messages: mpsc::Sender<Message>,
     container: String,
     id: String,
     stop: CancellationToken,
-) {
+) -> Option<Happening> {
     // Set once it was asked to stop: until there is nothing more to wait for.
     let mut leaving: Option<BoxFuture<'static, ()>> = None;
     let mut was_ended = false;
@@ -511,13 +524,12 @@ async fn keep_process(
             Order::Kill => process.kill(),
         }
         if stop.is_cancelled() {
-            return;
+            return None;
         }
     };
     // It ends as a program without a handler for the signal does.
     let was_ended = was_ended && exit.reason == "Error" && exit.code == EXIT_KILLED;
     let exit = if was_ended { Exit { code: EXIT_ASKED, reason: "Error", message: None } } else { exit };
-    let happening =
-        Happening::Ended { container, id, exit_code: exit.code, reason: exit.reason.to_owned(), message: exit.message };
-    let _ = messages.send(Message::Happened(Box::new(happening))).await;
+    let reason = exit.reason.to_owned();
+    Some(Happening::Ended { container, id, exit_code: exit.code, reason, message: exit.message })
 }

@@ -15,6 +15,7 @@ use crate::addresses::Addresses;
 use crate::config::AgentConfig;
 use crate::events::Events;
 use crate::exec::Live;
+use crate::groups::Groups;
 use crate::guests::{Guests, Prepared};
 use crate::host_ports::HostPorts;
 use crate::image_gc::collector::LastUses;
@@ -22,6 +23,7 @@ use crate::image_policies::ImagePolicies;
 use crate::keeper::Keeper;
 use crate::local_store::LocalStore;
 use crate::logs::{ContainerLog, LogDirectory};
+use crate::memory_volumes::MemoryVolumes;
 use crate::metrics::Metrics;
 use crate::node_state::NodeState;
 use crate::outbound::Outside;
@@ -69,6 +71,10 @@ pub struct Context {
     pub addresses: Mutex<Addresses>,
     /// The pods' ports on the node.
     pub host_ports: Arc<HostPorts>,
+    /// What pods may use as a whole.
+    pub groups: Groups,
+    /// Volumes in memory.
+    pub memory_volumes: MemoryVolumes,
     /// The modules of containers that were pulled, by pod uid and container name.
     pub modules: Mutex<HashMap<(String, String), Prepared>>,
     /// Whose signatures images need.
@@ -168,14 +174,17 @@ impl Context {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner).free(&uid);
         self.modules.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _), _| *of != uid);
         self.host_ports.release(&uid);
+        self.groups.forget(&uid);
         self.sources.forget(&uid);
         self.tokens.forget(pod);
         let directories = [self.volume_root(&uid), self.log_root().join(&uid)];
+        let memory_volumes = self.memory_volumes.clone();
         // Files of a pod that is gone: nobody waits for their removal.
         drop(tokio::task::spawn_blocking(move || {
             for directory in directories {
                 let _ = std::fs::remove_dir_all(directory);
             }
+            memory_volumes.forget(&uid);
         }));
     }
 }

@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use crate::last_words;
 use crate::limits::DISK_SCAN_FILES;
 use crate::pod::spec;
+use crate::pod::volumes::{is_in_memory, size_limit};
 
 /// The bytes of one block of `st_blocks`, whatever the file system's own are.
 const BLOCK_BYTES: u64 = 512;
@@ -38,23 +40,29 @@ impl Used {
 pub struct PodDisk {
     /// Its own volumes by name: emptyDir and those whose files the node wrote.
     pub volumes: BTreeMap<String, Used>,
-    /// The logs of its containers, by the containers' names.
+    /// The logs of its containers, and what they left to say at their end, by the containers' names.
     pub logs: BTreeMap<String, Used>,
 }
 
 impl PodDisk {
     /// What counts as the pod's ephemeral storage: its volumes that are on the disk, and its logs.
     pub fn ephemeral(&self, pod: &Pod) -> Used {
-        let volumes = volumes(pod).filter(|volume| is_on_disk(volume));
+        let volumes = volumes(pod).filter(|volume| !is_in_memory(volume));
         let volumes = volumes.filter_map(|volume| self.volumes.get(&volume.name));
         volumes.chain(self.logs.values()).fold(Used::default(), |sum, used| sum.plus(*used))
+    }
+
+    /// What its volumes in memory use of that, in bytes.
+    pub fn memory(&self, pod: &Pod) -> u64 {
+        let volumes = volumes(pod).filter(|volume| is_in_memory(volume));
+        volumes.filter_map(|volume| self.volumes.get(&volume.name)).fold(0, |sum, used| sum.saturating_add(used.bytes))
     }
 }
 
 /// Whether the pod itself says how much of the disk something of it may use.
 pub fn has_limit(pod: &Pod) -> bool {
     let limits = |limits: &BTreeMap<String, Quantity>| limits.contains_key("ephemeral-storage");
-    volumes(pod).any(|volume| volume.empty_dir.as_ref().is_some_and(|empty| empty.size_limit.is_some()))
+    volumes(pod).any(|volume| size_limit(pod, volume).is_some())
         || spec::every_container(pod)
             .any(|container| container.resources.as_ref().and_then(|all| all.limits.as_ref()).is_some_and(limits))
 }
@@ -62,10 +70,6 @@ pub fn has_limit(pod: &Pod) -> bool {
 /// The volumes of a pod.
 pub fn volumes(pod: &Pod) -> impl Iterator<Item = &Volume> {
     pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten())
-}
-
-fn is_on_disk(volume: &Volume) -> bool {
-    volume.empty_dir.as_ref().is_none_or(|empty| empty.medium.as_deref() != Some("Memory"))
 }
 
 /// Where the files of one pod are.
@@ -83,12 +87,22 @@ pub fn of_pod(pod: &Pod, places: &Places) -> PodDisk {
     let own = volumes(pod).filter(|volume| volume.host_path.is_none() && !is_claim(volume));
     PodDisk {
         volumes: own
-            .map(|volume| (volume.name.clone(), below(&places.volumes.join(&volume.name), &mut left)))
+            .map(|volume| (volume.name.clone(), below(&place_of(volume, &places.volumes), &mut left)))
             .collect(),
         logs: spec::every_container(pod)
-            .filter_map(|container| Some((container.name.clone(), below(places.logs.get(&container.name)?, &mut left))))
+            .filter_map(|container| {
+                let logs = below(places.logs.get(&container.name)?, &mut left);
+                let words = below(&last_words::own_directory(&places.volumes, &container.name), &mut left);
+                Some((container.name.clone(), logs.plus(words)))
+            })
             .collect(),
     }
+}
+
+/// The directory of a volume; to one in memory the pod's folder has a link, of the node's own making.
+fn place_of(volume: &Volume, volumes: &Path) -> PathBuf {
+    let place = volumes.join(&volume.name);
+    if is_in_memory(volume) { fs::canonicalize(&place).unwrap_or(place) } else { place }
 }
 
 /// What is below `root`, itself included, looking at no more than `left` files. Links are not followed.

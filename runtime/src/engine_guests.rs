@@ -185,6 +185,7 @@ fn engine_grants(grants: Grants) -> shoal_engine::Grants {
         memory_limit_bytes: grants.memory_limit_bytes,
         cpu_limit_millis: grants.cpu_limit_millis,
         cpu_request_millis: grants.cpu_request_millis,
+        group: grants.group,
         sockets: grants
             .address
             .map(|address| PodSockets::new(Arc::clone(&grants.outbound), address, grants.host_network.clone()))
@@ -319,6 +320,7 @@ mod tests {
             memory_limit_bytes: Some(64 << 20),
             cpu_limit_millis: None,
             cpu_request_millis: 0,
+            group: None,
             outbound: Arc::new(PodOutbound {
                 namespace: "default".to_owned(),
                 address: None,
@@ -326,6 +328,7 @@ mod tests {
                 network: crate::test_network::network(),
                 outside: Outside::default(),
                 names: shoal_network::PodNames::default(),
+                world: crate::world_names::WorldNames::default(),
             }),
             function: FunctionSettings::default(),
             address: None,

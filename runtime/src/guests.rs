@@ -10,8 +10,8 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use jiff::Timestamp;
-use shoal_engine::Stdin;
 pub use shoal_engine::{Durations, Stats as GuestStats};
+use shoal_engine::{Group, Stdin};
 pub use shoal_images::{Keyring, PublicKey, PullPolicy};
 use shoal_network::Body;
 
@@ -153,6 +153,8 @@ pub struct Grants {
     pub cpu_limit_millis: Option<u32>,
     /// Thousandths of a core that it requests.
     pub cpu_request_millis: u32,
+    /// What the pod's containers may use together.
+    pub group: Option<Arc<Group>>,
     /// Where its requests go.
     pub outbound: Arc<PodOutbound>,
     /// How a function works.

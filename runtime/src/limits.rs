@@ -77,6 +77,8 @@ pub const EVICTION_PATIENCE: Duration = Duration::from_secs(30);
 pub const USAGE_PERIOD: Duration = Duration::from_secs(5);
 /// How long the system's resolver may take for a name of the outside.
 pub const OUTSIDE_NAMES: Duration = Duration::from_secs(10);
+/// Names of the world that are kept for a pod that has servers of its own, each as long as its server says.
+pub const POD_NAMES_KEPT: u64 = 128;
 /// How often it is looked at which images are used, and whether some must go; as in Kubernetes.
 pub const IMAGE_PERIOD: Duration = Duration::from_secs(300);
 /// How long an image stays at least, as in Kubernetes.

@@ -61,7 +61,8 @@ fn link(pod: &Pod, directories: &Directories, context: &Context, root: &Path) ->
     let kept = context.config.kept_volumes();
     for volume in volumes_of(pod) {
         if let Some(directory) = directories.get(&volume.name) {
-            persistent::link(&root.join(&volume.name), directory, &kept, &context.config.allow_host_path)
+            let (memory, allowed) = (&context.memory_volumes, &context.config.allow_host_path);
+            persistent::link(&root.join(&volume.name), directory, &kept, memory, allowed)
                 .map_err(|message| setup_failed(volume, &message))?;
         }
     }

@@ -14,6 +14,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::limits::OUTSIDE_CONNECT;
 use crate::outbound_policy::AllowedHosts;
+use crate::world_names::WorldNames;
 
 /// Where one pod's requests go.
 pub struct PodOutbound {
@@ -29,6 +30,8 @@ pub struct PodOutbound {
     pub outside: Outside,
     /// What it adds to names, and knows by itself.
     pub names: PodNames,
+    /// Whom it asks for all others.
+    pub world: WorldNames,
 }
 
 /// Why a request was not sent or not answered.
@@ -81,7 +84,12 @@ impl PodOutbound {
             }
             Destination::Unknown => Err(OutboundError::NameNotFound(host)),
             Destination::Outside if permitted(&host) => {
-                self.outside.send(&scheme, &host, alias.as_ref().unwrap_or(&host), port, request).await
+                let at = alias.as_ref().unwrap_or(&host).trim_matches(['[', ']']);
+                let to = async {
+                    let addresses = self.world.look_up(at).await.map_err(|error| error.to_string())?;
+                    Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
+                };
+                self.outside.send(&scheme, &host, port, to, request).await
             }
             // A name of one label is a Service's or nobody's.
             Destination::Outside if alias.is_none() && !host.contains('.') && !host.contains(':') => {
@@ -126,19 +134,20 @@ pub struct Outside {
 }
 
 impl Outside {
-    /// Sends a request to `host`, which is at the host or address `at`.
+    /// Sends a request to `host`, which is at the first of the addresses `to` that takes connections.
     async fn send(
         &self,
         scheme: &str,
         host: &str,
-        at: &str,
         port: u16,
+        to: impl Future<Output = Result<Vec<SocketAddr>, String>>,
         request: Request<Body>,
     ) -> Result<Response<Body>, OutboundError> {
-        let (bare, at) = (host.trim_matches(['[', ']']), at.trim_matches(['[', ']']));
+        let bare = host.trim_matches(['[', ']']);
         let refused = |reason: &dyn std::fmt::Display| OutboundError::Refused(format!("{host}:{port}: {reason}"));
         let connect = async {
-            let stream = TcpStream::connect((at, port)).await.map_err(|error| refused(&error))?;
+            let to = to.await.map_err(|error| refused(&error))?;
+            let stream = TcpStream::connect(&to[..]).await.map_err(|error| refused(&error))?;
             // What is small is waited for: do not hold the last segment back.
             let _ = stream.set_nodelay(true);
             match scheme {
@@ -216,7 +225,8 @@ mod tests {
     async fn get(outside: &Outside, port: u16) -> Result<String, OutboundError> {
         let body = Empty::new().map_err(|never| match never {}).boxed();
         let request = Request::get(format!("https://localhost:{port}/x")).body(body).expect("a request");
-        let response = outside.send("https", "localhost", "localhost", port, request).await?;
+        let to = std::future::ready(Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))]));
+        let response = outside.send("https", "localhost", port, to, request).await?;
         let body = response.into_body().collect().await.expect("a body").to_bytes();
         Ok(String::from_utf8_lossy(&body).into_owned())
     }
@@ -259,6 +269,7 @@ mod tests {
                 network: Arc::clone(&network),
                 outside: Outside::default(),
                 names: PodNames::default(),
+                world: WorldNames::default(),
             };
             let body = Empty::new().map_err(|never| match never {}).boxed();
             let request = Request::get(format!("http://{to}:80/")).body(body).expect("a request");

@@ -13,9 +13,10 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use shoal_client::ClientError;
 
 use crate::context::Context;
+use crate::memory_volumes::MemoryVolumes;
 use crate::node;
 use crate::pod::claims::{self, Directory};
-use crate::pod::{host_paths, spec};
+use crate::pod::{host_paths, spec, volumes};
 
 /// Where it is kept what the claims of a pod mean: a collection, by the pod's uid.
 pub const KEPT: &str = "claims";
@@ -23,7 +24,7 @@ pub const KEPT: &str = "claims";
 /// The directories of a pod by the name of the volume.
 pub type Directories = BTreeMap<String, Directory>;
 
-/// What the claims and host paths of a pod mean.
+/// What the claims and host paths of a pod mean, and where its volumes in memory are.
 ///
 /// # Errors
 /// The message of a `FailedMount`.
@@ -33,6 +34,11 @@ pub async fn directories(context: &Arc<Context>, pod: &Pod) -> Result<Directorie
         if let Some(host) = &volume.host_path {
             let create = host.type_.as_deref() == Some("DirectoryOrCreate");
             found.insert(volume.name.clone(), Directory::OfNode { path: host.path.clone().into(), create });
+        }
+        if volumes::is_in_memory(volume)
+            && let Some(path) = context.memory_volumes.directory(spec::uid(pod), &volume.name)
+        {
+            found.insert(volume.name.clone(), Directory::InMemory(path));
         }
     }
     Ok(found)
@@ -78,8 +84,18 @@ async fn of_claim(context: &Context, pod: &Pod, volume: &str, name: &str) -> Res
 ///
 /// # Errors
 /// A sentence.
-pub fn link(place: &Path, directory: &Directory, kept: &Path, allowed: &[PathBuf]) -> Result<(), String> {
+pub fn link(
+    place: &Path,
+    directory: &Directory,
+    kept: &Path,
+    memory: &MemoryVolumes,
+    allowed: &[PathBuf],
+) -> Result<(), String> {
     let target = match directory {
+        Directory::InMemory(path) => {
+            memory.make(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            path.clone()
+        }
         Directory::Kept(name) => {
             let path = kept.join(name);
             std::fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -140,10 +156,11 @@ mod tests {
         let volumes = place.path().join("volumes");
         let kept = volumes.join("persistent");
         let directory = Directory::Kept("pvc-1".to_owned());
+        let memory = MemoryVolumes::new(None, place.path());
         for pod in ["one", "two"] {
             let mounted = volumes.join(pod).join("data");
-            link(&mounted, &directory, &kept, &[]).expect("linked");
-            link(&mounted, &directory, &kept, &[]).expect("a second time changes nothing");
+            link(&mounted, &directory, &kept, &memory, &[]).expect("linked");
+            link(&mounted, &directory, &kept, &memory, &[]).expect("a second time changes nothing");
             let file = mounted.join("file");
             if pod == "one" {
                 std::fs::write(&file, "kept").expect("written");

@@ -10,10 +10,11 @@ use shoal_network::{Lookup, NetworkError, Protocol, StreamPort, lookups};
 use tokio::net::TcpStream;
 
 use crate::host_ports::{HostNetwork, Opened};
-use crate::limits::{OUTSIDE_CONNECT, OUTSIDE_NAMES};
+use crate::limits::OUTSIDE_CONNECT;
 use crate::outbound::PodOutbound;
 use crate::pod_datagrams::PodDatagrams;
 use crate::reach::{Asker, Learned, Reach, reach};
+use crate::world_names::NotFound;
 
 /// The sockets of one container. Cheap to clone.
 #[derive(Clone)]
@@ -91,17 +92,20 @@ impl PodSockets {
                     self.learn(&name, &addresses);
                     return Ok(addresses);
                 }
-                Lookup::Ask(host) if self.outbound.allowed.name(&host) => match ask_system(&host).await {
-                    Ok(mut addresses) => {
-                        // Nobody outside may say that a name which is allowed is a place within.
-                        addresses.retain(|ip| table.service_at(*ip).is_none() && !table.is_pod(*ip));
-                        if !addresses.is_empty() {
-                            self.learn(&host, &addresses);
-                            return Ok(addresses);
+                Lookup::Ask(host) if self.outbound.allowed.name(&host) => {
+                    match self.outbound.world.look_up(&host).await {
+                        Ok(mut addresses) => {
+                            // Nobody outside may say that a name which is allowed is a place within.
+                            addresses.retain(|ip| table.service_at(*ip).is_none() && !table.is_pod(*ip));
+                            if !addresses.is_empty() {
+                                self.learn(&host, &addresses);
+                                return Ok(addresses);
+                            }
                         }
+                        Err(NotFound::Unknown) => outcome = SocketFailure::NameUnknown,
+                        Err(NotFound::NoAnswer) => outcome = SocketFailure::NoResolver,
                     }
-                    Err(failure) => outcome = failure,
-                },
+                }
                 // A name of one label is a Service's or nobody's.
                 Lookup::Ask(host) if host.contains('.') && outcome == SocketFailure::NameUnknown => {
                     outcome = SocketFailure::Denied;
@@ -174,19 +178,6 @@ pub fn of_system(error: &std::io::Error) -> SocketFailure {
     }
 }
 
-/// Asks the system's resolver. It does not say whether a name is not there or nobody could be asked.
-async fn ask_system(host: &str) -> Result<Vec<IpAddr>, SocketFailure> {
-    let found = tokio::time::timeout(OUTSIDE_NAMES, tokio::net::lookup_host((host, 0))).await;
-    let found = found.map_err(|_| SocketFailure::NoResolver)?.map_err(|_| SocketFailure::NameUnknown)?;
-    let mut addresses: Vec<IpAddr> = Vec::new();
-    for address in found {
-        if !addresses.contains(&address.ip()) {
-            addresses.push(address.ip());
-        }
-    }
-    Ok(addresses)
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -211,6 +202,7 @@ mod tests {
             network: Arc::clone(network),
             outside: Outside::default(),
             names: PodNames { search: vec!["shop.svc.cluster.local".to_owned()], ndots: 5, hosts: Vec::new() },
+            world: crate::world_names::WorldNames::default(),
         };
         PodSockets::new(Arc::new(outbound), own, None)
     }

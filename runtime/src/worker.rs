@@ -619,8 +619,11 @@ fn image_of(pod: &Pod, container: &str) -> Option<String> {
 fn observe_new(context: &Context, pod: &Pod, now: Timestamp) -> Observed {
     let state = context.node_state.borrow().clone();
     let shutdown = || state.is_shutting_down.then(shutdown::refusal);
-    let leave =
-        support::Leave { host_paths: &context.config.allow_host_path, host_network: context.config.allow_host_network };
+    let leave = support::Leave {
+        host_paths: &context.config.allow_host_path,
+        host_network: context.config.allow_host_network,
+        memory_volumes: context.memory_volumes.are_here(),
+    };
     let refusal = support::refusal(pod, leave).or_else(shutdown).or_else(|| pressure::refusal(pod, &state.pressures));
     match context.take_address(pod) {
         Some(address) => {

@@ -46,6 +46,9 @@ pub struct WorkerArguments {
     /// A directory of this machine below which pods may have any as hostPath; may be given several times [default: none].
     #[arg(long, value_name = "PREFIX")]
     allow_host_path: Vec<PathBuf>,
+    /// A directory in memory for emptyDir volumes with medium: Memory [default: /dev/shm, if the machine has it].
+    #[arg(long, value_name = "DIR")]
+    memory_dir: Option<PathBuf>,
     /// Let pods share this node's address and take ports of it (hostNetwork) [default: refused].
     #[arg(long)]
     allow_host_network: bool,
@@ -142,6 +145,10 @@ impl WorkerArguments {
         for prefix in self.allow_host_path {
             anyhow::ensure!(prefix.is_absolute(), "--allow-host-path {} must begin with a slash", prefix.display());
             config.allow_host_path.push(prefix);
+        }
+        if let Some(directory) = self.memory_dir {
+            anyhow::ensure!(directory.is_dir(), "--memory-dir {} is no directory", directory.display());
+            config.memory_dir = Some(directory);
         }
         config.allow_host_network |= self.allow_host_network;
         for label in self.label {

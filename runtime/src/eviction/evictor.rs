@@ -88,7 +88,11 @@ fn used(signal: Signal, pod: &Pod, look: &Look) -> BTreeMap<String, u64> {
         logs.into_iter().chain([(String::new(), volumes)]).collect()
     };
     match signal.resource() {
-        "memory" => look.memory.get(uid).cloned().unwrap_or_default(),
+        "memory" => {
+            let mut used = look.memory.get(uid).cloned().unwrap_or_default();
+            used.insert(String::new(), disk().memory(pod));
+            used
+        }
         "ephemeral-storage" => with_volumes(&disk(), |used| used.bytes),
         "inodes" => with_volumes(&disk(), |used| used.inodes),
         // Guests have no processes of their own.

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 use shoal_api::quantity::Quantity;
 
 use crate::disk_use::{self, PodDisk};
-use crate::pod::{resources, spec};
+use crate::pod::{resources, spec, volumes};
 
 /// The resource that disk is called by.
 pub const EPHEMERAL_STORAGE: &str = "ephemeral-storage";
@@ -18,10 +18,10 @@ pub fn excess(pod: &Pod, disk: &PodDisk) -> Option<String> {
 
 fn over_size_limit(pod: &Pod, disk: &PodDisk) -> Option<String> {
     disk_use::volumes(pod).find_map(|volume| {
-        let limit: Quantity = volume.empty_dir.as_ref()?.size_limit.as_ref()?.0.parse().ok()?;
+        let limit = volumes::size_limit(pod, volume)?;
         let used = disk.volumes.get(&volume.name)?;
-        let is_over = !limit.is_zero() && is_above(used.bytes, limit);
-        is_over.then(|| format!("Usage of EmptyDir volume {:?} exceeds the limit \"{limit}\". ", volume.name))
+        is_above(used.bytes, limit)
+            .then(|| format!("Usage of EmptyDir volume {:?} exceeds the limit \"{limit}\". ", volume.name))
     })
 }
 

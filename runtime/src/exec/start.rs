@@ -10,6 +10,7 @@ use super::live::Live;
 use crate::container::{self, Streams};
 use crate::context::Context;
 use crate::guests::{GuestProcess, OutputSink, Started};
+use crate::last_words;
 use crate::pod::spec;
 
 /// Starts `command` in a container that runs.
@@ -32,6 +33,7 @@ pub async fn start(
     };
     let variables = container::variables(context, pod, &definition, live.address, own).await?;
     let mut grants = container::grants(context, pod, &definition, live.address, &variables, streams)?;
+    last_words::show(&definition, &context.volume_root(spec::uid(pod)), &mut grants.mounts);
     grants.arguments = command.to_vec();
     match program.start(grants)? {
         Started::Process(process) => Ok(process),

@@ -18,6 +18,8 @@ const PROVISIONER: &str = "shoal.dev/local-path";
 pub enum Directory {
     /// One that this agent keeps, by the name of the volume.
     Kept(String),
+    /// One in memory.
+    InMemory(PathBuf),
     /// One of the node.
     OfNode {
         /// Where.

@@ -58,13 +58,15 @@ pub fn resource(pod: &Pod, place: &Place, container: &str, selector: &ResourceFi
     let container = spec::container(pod, name).ok_or_else(|| format!("container {name} not found"))?;
     let (list, resource) =
         selector.resource.split_once('.').ok_or_else(|| format!("unsupported resource: {}", selector.resource))?;
-    let resources = container.resources.as_ref();
-    let values = match list {
-        "limits" => resources.and_then(|r| r.limits.as_ref()),
-        "requests" => resources.and_then(|r| r.requests.as_ref()),
+    // What the container does not say of itself its pod may say of all.
+    let whole = pod.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+    let mut holders = [container.resources.as_ref(), whole].into_iter().flatten();
+    let quantity = match list {
+        "limits" => holders.find_map(|resources| resources.limits.as_ref()?.get(resource)),
+        "requests" => holders.find_map(|resources| resources.requests.as_ref()?.get(resource)),
         _ => return Err(format!("unsupported resource: {}", selector.resource)),
     };
-    let quantity = values.and_then(|v| v.get(resource)).map(|q| q.0.as_str());
+    let quantity = quantity.map(|quantity| quantity.0.as_str());
     let millis = match (quantity, resource, list) {
         (Some(text), ..) => parse(text)?,
         (None, "cpu", "limits") => i128::from(place.node_cpu_millis),
@@ -101,7 +103,7 @@ mod tests {
     fn pod() -> Pod {
         serde_json::from_value(json!({
             "metadata": {"name": "web", "namespace": "shop", "uid": "u", "labels": {"app": "web", "tier": "front"}},
-            "spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": "250m"}, "requests": {"memory": "64Mi"}}}]},
+            "spec": {"resources": {"limits": {"memory": "256Mi", "cpu": "2"}}, "containers": [{"name": "c", "resources": {"limits": {"cpu": "250m"}, "requests": {"memory": "64Mi"}}}]},
         }))
         .expect("pod")
     }
@@ -147,7 +149,8 @@ mod tests {
         assert_eq!(of("limits.cpu", None), Ok("1".into()));
         assert_eq!(of("limits.cpu", Some("1m")), Ok("250".into()));
         assert_eq!(of("requests.memory", Some("1Mi")), Ok("64".into()));
-        assert_eq!(of("limits.memory", Some("1Gi")), Ok("1".into()));
+        assert_eq!(of("limits.memory", Some("1Mi")), Ok("256".into()), "the pod's as a whole");
+        assert_eq!(of("limits.ephemeral-storage", None), Ok("0".into()));
         assert!(of("sizes.cpu", None).is_err());
     }
 }

@@ -1,6 +1,5 @@
-//! What a pod adds to a name that it looks up, as its dnsPolicy, dnsConfig and hostAliases say. Pure.
-//!
-//! `dnsConfig.nameservers` is not used: names of the world are looked up by the node.
+//! What a pod adds to a name that it looks up, as its dnsPolicy, dnsConfig and hostAliases say. Pure. Whom it asks for names that
+//! are not of the cluster is in `world_names`.
 
 use std::net::IpAddr;
 
@@ -47,10 +46,8 @@ fn hosts(pod: &Pod, address: Option<IpAddr>) -> Vec<(String, IpAddr)> {
     let pod_spec = pod.spec.as_ref();
     if let Some(address) = address {
         let hostname = spec::hostname(pod).to_ascii_lowercase();
-        let subdomain = pod_spec.and_then(|s| s.subdomain.as_deref()).filter(|subdomain| !subdomain.is_empty());
-        if let Some(subdomain) = subdomain {
-            let namespace = spec::namespace(pod);
-            hosts.push((format!("{hostname}.{subdomain}.{namespace}.svc.cluster.local"), address));
+        if let Some(domain) = spec::domain(pod) {
+            hosts.push((format!("{hostname}.{domain}"), address));
         }
         hosts.push((hostname, address));
     }

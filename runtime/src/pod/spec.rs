@@ -11,6 +11,9 @@ use super::ephemeral;
 /// The grace period where neither the deletion nor the specification names one.
 const DEFAULT_GRACE_SECONDS: i64 = 30;
 
+/// The longest name of a host (Linux).
+const LONGEST_HOSTNAME: usize = 64;
+
 /// What a restartPolicy says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RestartPolicy {
@@ -129,12 +132,44 @@ pub fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
 }
 
-/// The name that the pod calls itself by.
+/// A text of the specification; none if it is empty.
+fn given(pod: &Pod, field: impl Fn(&PodSpec) -> Option<&String>) -> Option<&str> {
+    pod.spec.as_ref().and_then(field).map(String::as_str).filter(|text| !text.is_empty())
+}
+
+/// The name of the pod's host; `hostnameOverride` goes before everything else that names it.
 pub fn hostname(pod: &Pod) -> &str {
-    let given = pod.spec.as_ref().and_then(|spec| spec.hostname.as_deref()).filter(|hostname| !hostname.is_empty());
+    if let Some(name) = given(pod, |spec| spec.hostname_override.as_ref()) {
+        return name;
+    }
+    let given = given(pod, |spec| spec.hostname.as_ref());
     let whole = given.unwrap_or_else(|| name(pod));
     // As the kubelet cuts it: a label of DNS, without what may not end one.
     whole.get(..63).map_or(whole, |cut| cut.trim_end_matches(['-', '.']))
+}
+
+/// The domain of that name, if it has one.
+pub fn domain(pod: &Pod) -> Option<String> {
+    let subdomain = given(pod, |spec| spec.subdomain.as_ref())?;
+    let has_own = given(pod, |spec| spec.hostname_override.as_ref()).is_some();
+    (!has_own).then(|| format!("{subdomain}.{}.svc.cluster.local", namespace(pod)))
+}
+
+/// What the pod takes for its own host's name: with its domain if `setHostnameAsFQDN` says so.
+///
+/// # Errors
+/// In the kubelet's words, if the name is longer than a host's may be.
+pub fn own_name(pod: &Pod) -> Result<String, String> {
+    let wants_domain = pod.spec.as_ref().and_then(|spec| spec.set_hostname_as_fqdn) == Some(true);
+    let Some(domain) = domain(pod).filter(|_| wants_domain) else { return Ok(hostname(pod).to_owned()) };
+    let name = format!("{}.{domain}", hostname(pod));
+    let length = name.len();
+    if length > LONGEST_HOSTNAME {
+        return Err(format!(
+            "Failed to construct FQDN from Pod hostname and cluster domain, FQDN {name} is too long ({LONGEST_HOSTNAME} characters is the max, {length} characters requested)"
+        ));
+    }
+    Ok(name)
 }
 
 /// Whether the pod shares its node's address.
@@ -262,6 +297,24 @@ mod tests {
         assert_eq!(restarts("Always", with(Some("Never"), "NotIn", &[0, 1])), [2, 3]);
         assert_eq!(restarts("Never", with(Some("OnFailure"), "In", &[0])), [0, 1, 2, 3]);
         assert_eq!(restarts("Never", with(Some("Always"), "In", &[9])), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_pod_knows_its_host_by_the_name_that_it_asks_for() {
+        let named = |spec: serde_json::Value| {
+            let mut spec = spec;
+            spec["containers"] = serde_json::json!([]);
+            let pod = serde_json::json!({"metadata": {"name": "web-0", "namespace": "shop"}, "spec": spec});
+            own_name(&serde_json::from_value(pod).expect("a pod"))
+        };
+        assert_eq!(named(serde_json::json!({"subdomain": "web"})).as_deref(), Ok("web-0"));
+        let whole = serde_json::json!({"hostname": "db", "subdomain": "web", "setHostnameAsFQDN": true});
+        assert_eq!(named(whole).as_deref(), Ok("db.web.shop.svc.cluster.local"));
+        assert_eq!(named(serde_json::json!({"setHostnameAsFQDN": true})).as_deref(), Ok("web-0"), "it has no domain");
+        let long = serde_json::json!({"hostname": "d".repeat(63), "subdomain": "web", "setHostnameAsFQDN": true});
+        assert!(named(long).is_err_and(|message| message.contains("is too long (64 characters")));
+        let own = serde_json::json!({"hostname": "db", "subdomain": "web", "hostnameOverride": "db.example.com"});
+        assert_eq!(named(own).as_deref(), Ok("db.example.com"));
     }
 
     #[test]

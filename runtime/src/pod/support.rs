@@ -23,6 +23,8 @@ pub struct Leave<'a> {
     pub host_paths: &'a [PathBuf],
     /// Its network.
     pub host_network: bool,
+    /// Files in its memory.
+    pub memory_volumes: bool,
 }
 
 /// Why the pod cannot be run, with the path of the field; `None` if it can.
@@ -36,7 +38,8 @@ pub fn refusal(pod: &Pod, leave: Leave<'_>) -> Option<Refusal> {
 type Unsupported = (String, Cow<'static, str>);
 
 fn unsupported(spec: &PodSpec, leave: Leave<'_>) -> Option<Unsupported> {
-    let of_volume = |volume: &Volume| of_volume(volume, leave.host_paths);
+    let of_volume =
+        |volume: &Volume| of_medium(volume, leave.memory_volumes).or_else(|| of_volume(volume, leave.host_paths));
     of_pod(spec, leave.host_network)
         .or_else(|| numbered("spec.volumes", spec.volumes.as_deref().unwrap_or_default(), of_volume))
         .or_else(|| numbered("spec.initContainers", spec.init_containers.as_deref().unwrap_or_default(), of_container))
@@ -59,11 +62,27 @@ fn of_pod(spec: &PodSpec, may_have_network: bool) -> Option<Unsupported> {
         (yes(spec.host_network) && !may_have_network, "spec.hostNetwork", no_network),
         (yes(spec.host_pid), "spec.hostPID", "a Wasm pod has no processes of the host"),
         (yes(spec.host_ipc), "spec.hostIPC", "a Wasm pod has no IPC of the host"),
+        (yes(spec.share_process_namespace), "spec.shareProcessNamespace", "Wasm containers have no processes to share"),
+        (
+            spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()),
+            "spec.resourceClaims",
+            "this node has no devices to claim",
+        ),
         (windows, "spec.os.name", "this node runs Wasm modules only"),
         (unknown_class, "spec.runtimeClassName", "no such runtime on this node"),
     ]
     .into_iter()
     .find_map(|(is_set, path, why)| is_set.then(|| (path.to_owned(), why.into())))
+}
+
+fn of_medium(volume: &Volume, has_memory: bool) -> Option<Unsupported> {
+    let why = match volume.empty_dir.as_ref()?.medium.as_deref() {
+        None | Some("") => return None,
+        Some("Memory") if has_memory => return None,
+        Some("Memory") => "this node has no file system in memory; start its worker with --memory-dir DIR",
+        Some(_) => "a volume is on the disk, or in Memory",
+    };
+    Some(("emptyDir.medium".to_owned(), why.into()))
 }
 
 fn of_volume(volume: &Volume, host_paths: &[PathBuf]) -> Option<Unsupported> {
@@ -143,7 +162,7 @@ mod tests {
 
     fn refused(spec: &serde_json::Value) -> Option<String> {
         let pod: Pod = serde_json::from_value(json!({"spec": spec})).expect("pod");
-        let leave = Leave { host_paths: &[PathBuf::from("/srv")], host_network: false };
+        let leave = Leave { host_paths: &[PathBuf::from("/srv")], host_network: false, memory_volumes: true };
         refusal(&pod, leave).map(|r| r.message.split(':').next().unwrap_or_default().to_owned())
     }
 
@@ -154,6 +173,12 @@ mod tests {
             json!({"containers": [container]})
         };
         for (spec, path) in [
+            (json!({"shareProcessNamespace": true, "containers": []}), "spec.shareProcessNamespace"),
+            (json!({"resourceClaims": [{"name": "gpu"}], "containers": []}), "spec.resourceClaims"),
+            (
+                json!({"containers": [], "volumes": [{"name": "v", "emptyDir": {"medium": "HugePages-2Mi"}}]}),
+                "spec.volumes[0].emptyDir.medium",
+            ),
             (json!({"hostNetwork": true, "containers": []}), "spec.hostNetwork"),
             (json!({"runtimeClassName": "gvisor", "containers": []}), "spec.runtimeClassName"),
             (
@@ -183,7 +208,9 @@ mod tests {
     #[test]
     fn the_node_s_network_needs_its_leave() {
         let pod: Pod = serde_json::from_value(json!({"spec": {"hostNetwork": true, "containers": []}})).expect("pod");
-        let told = |host_network| refusal(&pod, Leave { host_paths: &[], host_network }).map(|refusal| refusal.message);
+        let told = |host_network| {
+            refusal(&pod, Leave { host_paths: &[], host_network, memory_volumes: false }).map(|refusal| refusal.message)
+        };
         assert!(told(false).is_some_and(|message| message.contains("--allow-host-network")));
         assert_eq!(told(true), None);
     }
@@ -195,6 +222,7 @@ mod tests {
             json!({"runtimeClassName": "wasmtime-spin-v2", "containers": [], "volumes": [{"name": "v"}, {"name": "c", "configMap": {"name": "c"}}]}),
             json!({"containers": [{"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "x"}], "lifecycle": {"postStart": {"httpGet": {"port": 80}}}}]}),
             json!({"containers": [], "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}, {"name": "h", "hostPath": {"path": "/srv/a"}}]}),
+            json!({"containers": [], "volumes": [{"name": "v", "emptyDir": {"medium": "Memory"}}]}),
             json!({"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 80, "hostIP": "::1"}]}]}),
             json!({"containers": [{"name": "c", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}, "readinessProbe": {"httpGet": {"port": 80}}}]}),
             json!({"containers": [{"name": "c", "lifecycle": {"preStop": {"exec": {"command": ["x"]}}}, "livenessProbe": {"exec": {"command": ["x"]}}, "startupProbe": {"grpc": {"port": 80}}}]}),

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, Volume, VolumeProjection};
+use k8s_openapi::api::core::v1::{Container, DownwardAPIVolumeFile, KeyToPath, Pod, Volume, VolumeProjection};
+use shoal_api::quantity::Quantity;
 
 use super::environment::not_found;
 use super::fields::{self, Place};
 use super::references::{SourceKind, Sources};
+use super::resources::{self, Bound};
+use super::spec;
 use super::tokens::Wanted;
 
 /// The mode of a file for which nothing says another.
@@ -37,7 +40,9 @@ pub struct File {
 /// # Errors
 /// The message of a `FailedMount`: an object or a key that is missing, a path that leaves the volume.
 pub fn contents(pod: &Pod, volume: &Volume, sources: &Sources, place: &Place) -> Result<Contents, String> {
-    if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() || volume.host_path.is_some() {
+    let is_of_others =
+        volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() || volume.host_path.is_some();
+    if is_of_others || is_in_memory(volume) {
         return Ok(Contents::Elsewhere);
     }
     let mut files = BTreeMap::new();
@@ -76,6 +81,24 @@ pub fn contents(pod: &Pod, volume: &Volume, sources: &Sources, place: &Place) ->
         return Ok(Contents::Empty);
     }
     Ok(Contents::Files(files))
+}
+
+/// Whether the volume is to be in memory.
+pub fn is_in_memory(volume: &Volume) -> bool {
+    volume.empty_dir.as_ref().is_some_and(|empty| empty.medium.as_deref() == Some("Memory"))
+}
+
+/// How much an emptyDir may hold: its sizeLimit; one in memory no more than the pod's memory limit, where all of its containers have
+/// one, as in Kubernetes.
+pub fn size_limit(pod: &Pod, volume: &Volume) -> Option<Quantity> {
+    let empty = volume.empty_dir.as_ref()?;
+    let own = empty.size_limit.as_ref().and_then(|limit| limit.0.parse::<Quantity>().ok());
+    let own = own.filter(|limit| !limit.is_zero());
+    let has_limit = |c: &Container| resources::of_container(c, Bound::Limits, "memory").is_some();
+    let is_limited =
+        resources::of_whole(pod, Bound::Limits, "memory").is_some() || spec::all_containers(pod).all(has_limit);
+    let of_pod = || resources::limit(pod, "memory").filter(|_| is_limited && is_in_memory(volume));
+    own.into_iter().chain(of_pod()).min()
 }
 
 fn mode(given: Option<i32>) -> u32 {
@@ -249,5 +272,23 @@ mod tests {
         assert_eq!(files["run/token"].0, "a.b.c");
         let other = json!({"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}});
         assert!(of(other).is_err(), "a token for another is no token");
+    }
+
+    #[test]
+    fn a_volume_in_memory_holds_no_more_than_its_pod_may() {
+        let of = |empty: serde_json::Value, memory: Option<&str>| {
+            let limits = memory.map(|memory| json!({"limits": {"memory": memory}})).unwrap_or_default();
+            let volume = json!({"name": "v", "emptyDir": empty});
+            let pod = json!({"spec": {"containers": [{"name": "c", "resources": limits}], "volumes": [volume]}});
+            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            let volume = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).next().expect("a volume");
+            size_limit(&pod, volume).map(|limit| limit.to_string())
+        };
+        let memory = || json!({"medium": "Memory"});
+        assert_eq!(of(json!({}), Some("1Mi")), None);
+        assert_eq!(of(json!({"sizeLimit": "2Mi"}), Some("1Mi")).as_deref(), Some("2Mi"));
+        assert_eq!(of(memory(), None), None);
+        assert_eq!(of(memory(), Some("1Mi")).as_deref(), Some("1Mi"));
+        assert_eq!(of(json!({"medium": "Memory", "sizeLimit": "512Ki"}), Some("1Mi")).as_deref(), Some("512Ki"));
     }
 }
