@@ -8,6 +8,7 @@ mod apply;
 mod debug;
 mod examples;
 mod failures;
+mod fields;
 mod functions;
 mod helm;
 mod host_network;
@@ -90,10 +91,17 @@ fn cases() -> Vec<Case<Cluster>> {
         case!(sockets::host_ports_lead_to_their_pods_and_are_had_once),
         case!(host_network::a_pod_shares_its_node_s_address_where_the_worker_allows_it),
         case!(tokens::a_pod_gets_tokens_of_its_account_that_end_with_it),
+        case!(fields::a_container_leaves_a_message_at_its_end),
+        case!(fields::a_pod_waits_for_its_gates),
+        case!(fields::the_containers_of_a_pod_share_what_it_has_as_a_whole),
+        case!(fields::a_volume_in_memory_is_not_on_the_disk_and_has_its_size),
+        case!(fields::a_pod_knows_its_host_by_the_name_that_it_asks_for),
+        case!(fields::a_pod_that_asks_for_it_has_its_token_where_libraries_look),
         case!(inputs::bad_manifests_get_the_error_that_kubectl_users_know),
         case!(inputs::bad_images_are_named_in_status_and_events),
         case!(inputs::strangers_are_refused),
         case!(images::images_are_listed_inspected_and_removed),
+        case!(images::tokens_of_service_accounts_open_the_registry),
         case!(images::a_private_image_is_pulled_with_the_secret_of_the_account),
         case!(signatures::images_need_the_signature_that_their_namespace_wants),
         case!(signatures::what_starts_again_is_verified_again),
