@@ -126,8 +126,12 @@ impl Guests for EngineGuests {
 struct Registry(Uplink);
 
 impl ClusterRegistry for Registry {
-    fn get(&self, path: &str, accept: &str) -> BoxFuture<'_, Result<Response<Body>, BoxError>> {
-        let request = Request::get(path).header(http::header::ACCEPT, accept).body(empty_body());
+    fn get(&self, path: &str, accept: &str, from: u64) -> BoxFuture<'_, Result<Response<Body>, BoxError>> {
+        let mut request = Request::get(path).header(http::header::ACCEPT, accept);
+        if from > 0 {
+            request = request.header(http::header::RANGE, format!("bytes={from}-"));
+        }
+        let request = request.body(empty_body());
         Box::pin(async move { Ok(self.0.request_within(request?, REGISTRY_PATIENCE).await?) })
     }
 }

@@ -4,8 +4,9 @@
 //! worker's image store and the cluster's registry.
 
 use std::fmt;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt;
@@ -55,6 +56,9 @@ impl fmt::Debug for Digest {
     }
 }
 
+/// How long the beginning of a blob is kept that nobody goes on with.
+const BEGINNINGS_KEPT: Duration = Duration::from_secs(24 * 3_600);
+
 /// A folder of blobs.
 #[derive(Debug)]
 pub struct BlobStore {
@@ -83,7 +87,8 @@ pub enum StoreError {
 }
 
 impl BlobStore {
-    /// Opens the folder, making it if it is missing, and removes what an earlier process left half-written.
+    /// Opens the folder, making it if it is missing, and removes what an earlier process left half-written, but for the beginnings of
+    /// blobs that [`BlobStore::resume`] may go on with, for a day.
     ///
     /// # Errors
     /// When the folder cannot be made.
@@ -91,10 +96,15 @@ impl BlobStore {
         let directory = directory.into();
         std::fs::create_dir_all(directory.join("sha256"))?;
         let partial = directory.join("partial");
-        if partial.exists() {
-            std::fs::remove_dir_all(&partial)?;
+        std::fs::create_dir_all(&partial)?;
+        for entry in std::fs::read_dir(&partial)? {
+            let entry = entry?;
+            let is_young = || entry.metadata()?.modified()?.elapsed().map_err(std::io::Error::other);
+            let is_beginning = Digest::parse(&format!("sha256:{}", entry.file_name().to_string_lossy())).is_ok();
+            if !is_beginning || is_young().is_ok_and(|age| age > BEGINNINGS_KEPT) {
+                std::fs::remove_file(entry.path())?;
+            }
         }
-        std::fs::create_dir_all(partial)?;
         Ok(Self { directory })
     }
 
@@ -112,20 +122,43 @@ impl BlobStore {
         let partial = self.directory.join("partial");
         let temporary = tempfile::NamedTempFile::new_in(partial)?;
         let (file, path) = temporary.into_parts();
-        Ok(BlobWriter {
-            file: tokio::io::BufWriter::with_capacity(256 * 1024, tokio::fs::File::from_std(file)),
-            path,
-            hash: Sha256::new(),
-            size: 0,
-            directory: self.directory.clone(),
-        })
+        Ok(self.write_to(file, Place::Temporary(path), Sha256::new(), 0))
+    }
+
+    /// Goes on with the blob that has this digest, where its writer was left before: what is here of it counts as written. One writer
+    /// for a digest at a time.
+    ///
+    /// # Errors
+    /// When the file cannot be made or read.
+    pub(crate) async fn resume(&self, digest: &Digest) -> std::io::Result<BlobWriter> {
+        let path = self.directory.join("partial").join(digest.hex());
+        let opened = tokio::task::spawn_blocking(move || {
+            let mut file = std::fs::File::options().create(true).read(true).append(true).open(&path)?;
+            let mut hash = Sha256::new();
+            let (mut buffer, mut size) = (vec![0; 64 * 1024], 0);
+            loop {
+                let read = file.read(&mut buffer)?;
+                if read == 0 {
+                    return Ok::<_, std::io::Error>((file, path, hash, size));
+                }
+                hash.update(&buffer[..read]);
+                size += read as u64;
+            }
+        });
+        let (file, path, hash, size) = opened.await.map_err(std::io::Error::other).flatten()?;
+        Ok(self.write_to(file, Place::Kept(path), hash, size))
+    }
+
+    fn write_to(&self, file: std::fs::File, place: Place, hash: Sha256, size: u64) -> BlobWriter {
+        let file = tokio::io::BufWriter::with_capacity(256 * 1024, tokio::fs::File::from_std(file));
+        BlobWriter { file, place, hash, size, directory: self.directory.clone() }
     }
 
     /// Stores what `content` reads to, which may be `most` bytes, and answers its digest. Blocks.
     ///
     /// # Errors
     /// What `content` or the file system says.
-    pub(crate) fn keep(&self, content: &mut dyn std::io::Read, most: u64) -> std::io::Result<Digest> {
+    pub(crate) fn keep(&self, content: &mut dyn Read, most: u64) -> std::io::Result<Digest> {
         let mut temporary = tempfile::NamedTempFile::new_in(self.directory.join("partial"))?;
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 64 * 1024];
@@ -193,17 +226,55 @@ impl BlobStore {
     }
 }
 
-/// A blob that is being written. Dropping it removes the file.
+/// A blob that is being written. Dropping it removes the file, unless it may be gone on with.
 #[derive(Debug)]
 pub struct BlobWriter {
     file: tokio::io::BufWriter<tokio::fs::File>,
-    path: tempfile::TempPath,
+    place: Place,
     hash: Sha256,
     size: u64,
     directory: PathBuf,
 }
 
+/// Where a blob is until it is whole.
+#[derive(Debug)]
+enum Place {
+    /// Gone with the writer.
+    Temporary(tempfile::TempPath),
+    /// To be gone on with.
+    Kept(PathBuf),
+}
+
+impl Place {
+    /// As a file that goes when nobody needs it.
+    fn temporary(self) -> std::io::Result<tempfile::TempPath> {
+        match self {
+            Self::Temporary(path) => Ok(path),
+            Self::Kept(path) => tempfile::TempPath::try_from_path(path),
+        }
+    }
+}
+
 impl BlobWriter {
+    /// Sees to it that what was written so far is there when it is gone on with.
+    ///
+    /// # Errors
+    /// When the disk fails or is full.
+    pub(crate) async fn leave(mut self) -> std::io::Result<()> {
+        self.file.flush().await
+    }
+
+    /// Begins anew: nothing of what is here counts.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(crate) async fn restart(&mut self) -> std::io::Result<()> {
+        self.file.flush().await?;
+        self.file.get_mut().set_len(0).await?;
+        (self.hash, self.size) = (Sha256::new(), 0);
+        Ok(())
+    }
+
     /// Appends `bytes`. Not cancel safe: a writer whose `write` was dropped must be dropped too.
     ///
     /// # Errors
@@ -224,13 +295,14 @@ impl BlobWriter {
     /// # Errors
     /// [`StoreError`]; the file is removed.
     pub(crate) async fn beside(mut self, expected: &Digest) -> Result<tempfile::TempPath, StoreError> {
+        let failed = |source| StoreError::Io { directory: self.directory.clone(), source };
+        let path = self.place.temporary().map_err(failed)?;
         let found = Digest(format!("sha256:{}", hex::encode(self.hash.finalize())));
         if found != *expected {
             return Err(StoreError::Mismatch { expected: expected.clone(), found });
         }
-        let failed = |source| StoreError::Io { directory: self.directory.clone(), source };
         self.file.flush().await.map_err(failed)?;
-        Ok(self.path)
+        Ok(path)
     }
 
     /// Checks the content against `expected`, makes it durable and puts it in its place.
@@ -238,6 +310,8 @@ impl BlobWriter {
     /// # Errors
     /// [`StoreError`]; the file is removed.
     pub async fn finish(self, expected: &Digest) -> Result<(), StoreError> {
+        let failed = |source| StoreError::Io { directory: self.directory.clone(), source };
+        let path = self.place.temporary().map_err(failed)?;
         let found = Digest(format!("sha256:{}", hex::encode(self.hash.finalize())));
         if found != *expected {
             return Err(StoreError::Mismatch { expected: expected.clone(), found });
@@ -247,10 +321,10 @@ impl BlobWriter {
             let mut file = self.file;
             file.flush().await?;
             file.get_ref().sync_all().await?;
-            self.path.persist(&place).map_err(|error| error.error)?;
+            path.persist(&place).map_err(|error| error.error)?;
             sync_directory(place.parent().unwrap_or(&self.directory))
         };
-        durable.await.map_err(|source| StoreError::Io { directory: self.directory.clone(), source })
+        durable.await.map_err(failed)
     }
 }
 

@@ -190,6 +190,14 @@ pub(crate) fn with(known: &[String], fingerprint: String) -> Vec<String> {
     kept.chain([fingerprint]).collect()
 }
 
+/// How a download ended before its end.
+enum Broke {
+    /// It may be gone on with.
+    Off(PullError),
+    /// It may not.
+    For(PullError),
+}
+
 /// One wish, under way.
 struct Fetch<'a> {
     store: &'a ImageStore,
@@ -270,6 +278,7 @@ impl Fetch<'_> {
     /// A layer as a file that goes when nobody needs it any more.
     async fn layer(&self, layer: &Descriptor) -> Result<Arc<tempfile::TempPath>, PullError> {
         let digest = layer.digest().map_err(|reason| self.broken(reason))?;
+        let _turn = self.store.turns.take(&digest.to_string()).await;
         let writer = self.blob(layer, &digest, "layer", LAYER_BYTES).await?;
         writer.beside(&digest).await.map(Arc::new).map_err(|error| self.not_stored(error))
     }
@@ -289,22 +298,52 @@ impl Fetch<'_> {
         searched.map_err(|error| self.broken(format!("the layer {layer} cannot be unpacked: {error}")))
     }
 
-    /// Fetches a blob of at most so many bytes into a file that has no place yet.
+    /// Fetches a blob of at most so many bytes into a file that has no place yet, from where it broke off before. One that breaks off is
+    /// gone on with at once, as long as more comes each time.
     async fn blob(&self, layer: &Descriptor, digest: &Digest, what: &str, most: u64) -> Result<BlobWriter, PullError> {
         if layer.size > most {
             return Err(self.broken(format!("the {what} has {} bytes; at most {most} are taken", layer.size)));
         }
-        let mut content =
-            self.source.blob(&self.reference.repository, digest).await.map_err(|error| self.refused(error))?;
-        let mut writer = self.store.blobs.writer().await.map_err(|error| self.disk(&error))?;
-        while let Some(chunk) = content.next().await {
-            let chunk = chunk.map_err(|error| self.broken(format!("reading {digest}: {error}")))?;
-            if writer.size() + chunk.len() as u64 > layer.size {
-                return Err(self.broken(format!("the registry sent more than the {} bytes of {digest}", layer.size)));
+        let mut writer = self.store.blobs.resume(digest).await.map_err(|error| self.disk(&error))?;
+        if writer.size() > layer.size {
+            writer.restart().await.map_err(|error| self.disk(&error))?;
+        }
+        while writer.size() < layer.size {
+            let before = writer.size();
+            let failed = match self.append(&mut writer, layer, digest).await {
+                Ok(()) if writer.size() == layer.size => break,
+                Ok(()) => {
+                    self.broken(format!("the registry sent {} bytes of {digest}, not {}", writer.size(), layer.size))
+                }
+                Err(Broke::For(error)) => return Err(error),
+                Err(Broke::Off(error)) => error,
+            };
+            tracing::debug!(%failed, have = writer.size(), of = layer.size, "a download broke off");
+            if writer.size() <= before {
+                writer.leave().await.map_err(|error| self.disk(&error))?;
+                return Err(failed);
             }
-            writer.write(&chunk).await.map_err(|error| self.disk(&error))?;
         }
         Ok(writer)
+    }
+
+    /// Appends what a registry sends.
+    async fn append(&self, writer: &mut BlobWriter, layer: &Descriptor, digest: &Digest) -> Result<(), Broke> {
+        let content = self.source.blob(&self.reference.repository, digest, writer.size()).await;
+        let (mut content, begins) = content.map_err(|error| Broke::Off(self.refused(error)))?;
+        if begins != writer.size() {
+            writer.restart().await.map_err(|error| Broke::For(self.disk(&error)))?;
+        }
+        while let Some(chunk) = content.next().await {
+            let chunk = chunk.map_err(|error| Broke::Off(self.broken(format!("reading {digest}: {error}"))))?;
+            if writer.size() + chunk.len() as u64 > layer.size {
+                writer.restart().await.map_err(|error| Broke::For(self.disk(&error)))?;
+                let message = format!("the registry sent more than the {} bytes of {digest}", layer.size);
+                return Err(Broke::For(self.broken(message)));
+            }
+            writer.write(&chunk).await.map_err(|error| Broke::For(self.disk(&error)))?;
+        }
+        Ok(())
     }
 
     fn not_stored(&self, error: StoreError) -> PullError {

@@ -25,7 +25,7 @@ impl Cluster {
     }
 
     async fn document(&self, path: &str) -> Result<Bytes, SourceError> {
-        let response = self.get(path, &media::MANIFESTS.join(", ")).await?;
+        let response = self.get(path, &media::MANIFESTS.join(", "), 0).await?;
         // Boxed, so that the compiler sees that the whole pull may move between threads.
         let document: BoxFuture<'static, _> = Box::pin(Limited::new(response.into_body(), DOCUMENT_BYTES).collect());
         let document = document.await;
@@ -34,16 +34,24 @@ impl Cluster {
             .map_err(|error| SourceError::Failed(format!("reading the manifest: {error}")))
     }
 
-    pub(crate) async fn blob(&self, repository: &str, digest: &Digest) -> Result<Content, SourceError> {
-        let response = self.get(&format!("/v2/{repository}/blobs/{digest}"), "*/*").await?;
+    pub(crate) async fn blob(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        from: u64,
+    ) -> Result<(Content, u64), SourceError> {
+        let response = self.get(&format!("/v2/{repository}/blobs/{digest}"), "*/*", from).await?;
+        let begins = if response.status() == StatusCode::PARTIAL_CONTENT { from } else { 0 };
         let frames = BodyStream::new(response.into_body());
-        Ok(frames.try_filter_map(|frame| async move { Ok(frame.into_data().ok()) }).boxed())
+        Ok((frames.try_filter_map(|frame| async move { Ok(frame.into_data().ok()) }).boxed(), begins))
     }
 
-    async fn get(&self, path: &str, accept: &str) -> Result<Response<Body>, SourceError> {
-        let response = self.0.get(path, accept).await.map_err(|error| SourceError::Unreachable(error.to_string()))?;
+    async fn get(&self, path: &str, accept: &str, from: u64) -> Result<Response<Body>, SourceError> {
+        let response = self.0.get(path, accept, from).await;
+        let response = response.map_err(|error| SourceError::Unreachable(error.to_string()))?;
         match response.status() {
             StatusCode::OK => Ok(response),
+            StatusCode::PARTIAL_CONTENT if from > 0 => Ok(response),
             StatusCode::NOT_FOUND => Err(SourceError::NotFound),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(SourceError::Denied(response.status().to_string())),
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {

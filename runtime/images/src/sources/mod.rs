@@ -24,10 +24,10 @@ pub type Body = BoxBody<Bytes, BoxError>;
 
 /// The way to the cluster's own registry.
 pub trait ClusterRegistry: Send + Sync + 'static {
-    /// Sends a GET for `path`, which begins with `/v2/`, with this `Accept` header.
+    /// Sends a GET for `path`, which begins with `/v2/`, with this `Accept` header, for what begins at byte `from` (a `Range`, unless that is 0).
     ///
     /// An error means that no server answered, and that it may be tried again later; whatever a server answered is a response.
-    fn get(&self, path: &str, accept: &str) -> BoxFuture<'_, Result<Response<Body>, BoxError>>;
+    fn get(&self, path: &str, accept: &str, from: u64) -> BoxFuture<'_, Result<Response<Body>, BoxError>>;
 }
 
 /// The content of a blob, not verified yet.
@@ -96,7 +96,7 @@ impl Source<'_> {
         digest: &Digest,
         limit_bytes: usize,
     ) -> Result<Vec<u8>, SourceError> {
-        let mut content = self.blob(repository, digest).await?;
+        let (mut content, _) = self.blob(repository, digest, 0).await?;
         let mut bytes = Vec::new();
         while let Some(chunk) = content.next().await {
             let chunk = chunk.map_err(|error| SourceError::Failed(format!("reading {digest}: {error}")))?;
@@ -111,11 +111,16 @@ impl Source<'_> {
         }
     }
 
-    /// A blob of a repository.
-    pub(crate) async fn blob(&self, repository: &str, digest: &Digest) -> Result<Content, SourceError> {
+    /// A blob of a repository from this byte on, and where what comes begins: at 0 if the registry gives it whole.
+    pub(crate) async fn blob(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        from: u64,
+    ) -> Result<(Content, u64), SourceError> {
         match self {
-            Self::Cluster(cluster) => cluster.blob(repository, digest).await,
-            Self::Remote(remote) => remote.blob(repository, digest).await,
+            Self::Cluster(cluster) => cluster.blob(repository, digest, from).await,
+            Self::Remote(remote) => remote.blob(repository, digest, from).await,
         }
     }
 }

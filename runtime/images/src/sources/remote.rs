@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
-use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::client::{BlobResponse, ClientConfig, ClientProtocol};
 use oci_client::errors::{OciDistributionError, OciErrorCode};
 use oci_client::secrets::RegistryAuth;
 
@@ -87,12 +87,25 @@ impl Remote {
         serde_json::to_vec(&index).map(Bytes::from).map_err(|error| SourceError::Failed(error.to_string()))
     }
 
-    pub(crate) async fn blob(&self, repository: &str, digest: &Digest) -> Result<Content, SourceError> {
+    pub(crate) async fn blob(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        from: u64,
+    ) -> Result<(Content, u64), SourceError> {
         let digest = digest.to_string();
         let image = name(&self.host, repository, &digest);
         self.client.store_auth_if_needed(image.resolve_registry(), &self.login).await;
-        let blob = self.client.pull_blob_stream(&image, digest.as_str()).await.map_err(failed)?;
-        Ok(blob.stream.map_err(BoxError::from).boxed())
+        let (blob, begins) = if from == 0 {
+            (self.client.pull_blob_stream(&image, digest.as_str()).await.map_err(failed)?, 0)
+        } else {
+            let found = self.client.pull_blob_stream_partial(&image, digest.as_str(), from, None).await;
+            match found.map_err(failed)? {
+                BlobResponse::Full(blob) => (blob, 0),
+                BlobResponse::Partial(blob) => (blob, from),
+            }
+        };
+        Ok((blob.stream.map_err(BoxError::from).boxed(), begins))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Pulling from registries that answer, lie, want a password, or are not there.
 
+mod broken_off;
 mod layered;
 mod private;
 mod shelf;

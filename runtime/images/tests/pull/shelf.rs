@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
 use serde_json::json;
 use shoal_images::{Body, BoxError, ClusterRegistry, Digest, ImageStore, artifact};
 
@@ -21,6 +22,12 @@ pub struct Shelf {
     pub is_gone: AtomicBool,
     /// How many blobs were asked for.
     pub blobs_sent: AtomicUsize,
+    /// After how many bytes a blob breaks off, if it does.
+    pub breaks_after: Mutex<Option<usize>>,
+    /// Whether a blob may be asked for from a byte on.
+    pub has_no_ranges: AtomicBool,
+    /// The bytes of blobs that were sent.
+    pub bytes_sent: AtomicUsize,
     /// Who is let in.
     pub door: Door,
 }
@@ -102,8 +109,29 @@ impl Shelf {
     }
 }
 
+impl Shelf {
+    /// [`Shelf::answer`] for a blob from this byte on, which may break off.
+    fn part(&self, path: &str, from: u64) -> Response<Body> {
+        let content = self.contents.lock().expect("a lock").get(path).cloned();
+        let Some(content) = content.filter(|_| path.contains("/blobs/")) else { return self.answer(path) };
+        self.blobs_sent.fetch_add(1, Ordering::Relaxed);
+        let from = if self.has_no_ranges.load(Ordering::Relaxed) { 0 } else { usize::try_from(from).expect("a size") };
+        let rest = content.slice(from..);
+        let breaks_after = *self.breaks_after.lock().expect("a lock");
+        let sent = rest.slice(..breaks_after.unwrap_or(rest.len()).min(rest.len()));
+        self.bytes_sent.fetch_add(sent.len(), Ordering::Relaxed);
+        let broken = (sent.len() < rest.len()).then(|| Err("the link is gone".into()));
+        let frames = std::iter::once(Ok(Frame::data(sent))).chain(broken);
+        let mut response = Response::new(StreamBody::new(futures_util::stream::iter(frames)).boxed());
+        if from > 0 {
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        }
+        response
+    }
+}
+
 impl ClusterRegistry for Shelf {
-    fn get(&self, path: &str, accept: &str) -> BoxFuture<'_, Result<Response<Body>, BoxError>> {
+    fn get(&self, path: &str, accept: &str, from: u64) -> BoxFuture<'_, Result<Response<Body>, BoxError>> {
         assert!(!accept.is_empty());
         let path = path.to_string();
         Box::pin(async move {
@@ -111,7 +139,7 @@ impl ClusterRegistry for Shelf {
             if self.is_gone.load(Ordering::Relaxed) {
                 Err("no server is connected".into())
             } else {
-                Ok(self.answer(&path))
+                Ok(self.part(&path, from))
             }
         })
     }
