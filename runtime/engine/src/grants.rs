@@ -1,5 +1,6 @@
 //! What a guest may use. Nothing is granted that is not named here, but clocks and randomness.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -71,6 +72,12 @@ pub struct Reuse {
 }
 
 impl Grants {
+    /// The same with each variable once: WASI's context keeps both of two with one name, and guests differ in which one they take.
+    pub(crate) fn with_each_variable_once(self) -> Self {
+        let environment: BTreeMap<String, String> = self.environment.into_iter().collect();
+        Self { environment: environment.into_iter().collect(), ..self }
+    }
+
     /// No file, no variable, no network, no limit; output goes to `output`.
     pub fn none(output: Arc<dyn LogSink>) -> Self {
         Self {

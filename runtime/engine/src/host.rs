@@ -90,12 +90,7 @@ impl CoreHost {
 fn wasi(grants: &Grants) -> Result<WasiCtxBuilder, StartError> {
     let mut wasi = WasiCtxBuilder::new();
     wasi.args(&grants.arguments);
-    // The builder keeps both of two variables with one name, and guests differ in which one they take.
-    let variables: std::collections::BTreeMap<_, _> =
-        grants.environment.iter().map(|(name, value)| (name, value)).collect();
-    for (name, value) in variables {
-        wasi.env(name, value);
-    }
+    wasi.envs(&grants.environment);
     let is_terminal = grants.is_terminal;
     wasi.stdin(Input { stdin: grants.stdin.clone(), is_terminal })
         .stdout(Output { sink: grants.stdout.clone(), is_terminal })

@@ -65,7 +65,7 @@ impl Process {
         let service = Service::new();
         let sockets = grants.sockets.clone().map(|sockets| service.of(sockets));
         let outbound = Limited::around(grants.outbound.clone(), OUTGOING_REQUESTS);
-        let grants = Grants { sockets, outbound, ..grants.clone() };
+        let grants = Grants { sockets, outbound, ..grants.clone() }.with_each_variable_once();
         let ask = watch::Sender::new(false);
         let hears_stop = matches!(program, Program::Command(command) if command.hears_stop);
         let task = match program {

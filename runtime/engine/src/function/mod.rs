@@ -89,7 +89,7 @@ impl Function {
         let sockets = grants.sockets.clone().map(|sockets| Arc::new(OnlyOutgoing(sockets)) as Arc<dyn Sockets>);
         // An input would last no longer than a request, and so would a port.
         let outbound = Limited::around(grants.outbound.clone(), OUTGOING_REQUESTS);
-        let grants = Grants { sockets, outbound, stdin: Stdin::empty(), ..grants };
+        let grants = Grants { sockets, outbound, stdin: Stdin::empty(), ..grants }.with_each_variable_once();
         let memory = memory::Meter::new(grants.memory_limit_bytes, grants.group.clone());
         // What cannot be granted shows now and not at the first request.
         let killed = watch::Sender::new(false);
