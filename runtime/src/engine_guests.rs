@@ -61,7 +61,7 @@ impl EngineGuests {
             None => None,
         };
         let path = found.path.clone();
-        let module = self.engine.load(&found.module.to_string(), move || std::fs::read(path)).await;
+        let module = self.engine.load(&found.module.to_string(), move || std::fs::read(&path)).await;
         let module = module.map_err(|error| PrepareError {
             reason: "ErrImagePull",
             message: format!("{}: {error}", image.reference),
@@ -311,7 +311,7 @@ mod tests {
         let wasm = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wasm-examples/hello/hello.wasm");
         let directory = tempfile::tempdir().expect("directory");
         let engine = Engine::new(&EngineConfig::default()).expect("an engine");
-        let module = engine.load("hello", move || std::fs::read(wasm)).await.expect("a module");
+        let module = engine.load("hello", move || std::fs::read(&wasm)).await.expect("a module");
         let log = ContainerLog::open(&LogDirectory::new(directory.path(), "uid", "c"), 0).expect("a log");
         let started = Loaded { module, entrypoint: Vec::new(), environment: Vec::new() }.start(Grants {
             arguments: vec!["hello".to_owned()],

@@ -21,6 +21,8 @@ const HELLO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../wasm-examples/hello
 const WORKER: [u8; 4] = [127, 0, 1, 1];
 const FIRST_PORT: u16 = 31_000;
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Until code that nobody asks for is out of memory.
+const IDLE: Duration = Duration::from_secs(80);
 /// How often a function is added.
 const ROUNDS: usize = 30;
 
@@ -48,7 +50,7 @@ pub fn measure(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
 
 /// Memory of the worker in KiB, its share.
 struct Memory {
-    /// Without any pod.
+    /// With one of them, which was asked.
     bare: u64,
     /// With all of them, before any was asked.
     waiting: u64,
@@ -58,7 +60,7 @@ struct Memory {
 
 impl Memory {
     fn each(&self, total: u64, count: usize) -> f64 {
-        total.saturating_sub(self.bare) as f64 / count.max(1) as f64
+        total.saturating_sub(self.bare) as f64 / count.saturating_sub(1).max(1) as f64
     }
 }
 
@@ -79,24 +81,27 @@ fn push_distinct(cluster: &Cluster, count: usize) -> anyhow::Result<()> {
 
 /// Deploys so many functions behind a node port each, starts the worker again, and asks each.
 fn loaded(cluster: &Cluster, count: usize, image: impl Fn(usize) -> String) -> anyhow::Result<Memory> {
+    let deploy = |numbers: std::ops::Range<usize>| -> anyhow::Result<()> {
+        block_on(async {
+            let client = client(cluster, 0)?;
+            for number in numbers.clone() {
+                let (pod, service) = function(&format!("many-{number}"), &image(number), port(number)?)?;
+                client.create(&pod).await?;
+                client.create(&service).await?;
+            }
+            Ok(())
+        })?;
+        numbers.into_iter().try_for_each(answers)
+    };
+    deploy(0..1)?;
     restart(cluster)?;
+    answers(0)?;
     std::thread::sleep(Duration::from_secs(5));
     let bare = machine::memory(functions::worker(cluster)?)?.1;
-    block_on(async {
-        let client = client(cluster, 0)?;
-        for number in 0..count {
-            let (pod, service) = function(&format!("many-{number}"), &image(number), port(number)?)?;
-            client.create(&pod).await?;
-            client.create(&service).await?;
-        }
-        Ok(())
-    })?;
-    for number in 0..count {
-        answers(number)?;
-    }
+    deploy(1..count)?;
     restart(cluster)?;
     ready(cluster, count)?;
-    std::thread::sleep(Duration::from_secs(5));
+    std::thread::sleep(IDLE);
     let pid = functions::worker(cluster)?;
     let waiting = machine::memory(pid)?.1;
     for number in 0..count {

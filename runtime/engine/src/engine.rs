@@ -10,12 +10,13 @@ use wasmtime::component::Linker as ComponentLinker;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, Linker as CoreLinker, PoolingAllocationConfig};
 
 use crate::cache::{self, Cache};
+use crate::code::Codes;
 use crate::concurrent::{self, Concurrent};
 use crate::cpu::{self, Cpu};
 use crate::error::LoadError;
 use crate::host::{CoreHost, Host};
 use crate::machine::Machine;
-use crate::module::Module;
+use crate::module::{self, Module, Source};
 use crate::sockets;
 use crate::stats::{Counters, Stats};
 use crate::stop;
@@ -55,6 +56,8 @@ pub struct Engine {
     /// Places for instances that wait for a next request: half of the slots, so that they never keep others from theirs.
     pub(crate) warm_places: Arc<Semaphore>,
     pub(crate) counters: Arc<Counters>,
+    /// The code of functions that is in memory.
+    pub(crate) codes: Arc<Codes>,
     process_capacity: u32,
     guests: Option<tokio::runtime::Runtime>,
     loaded: Mutex<HashMap<String, Weak<Module>>>,
@@ -117,6 +120,7 @@ impl Engine {
             cpu,
             warm_places: Arc::new(Semaphore::new(config.function_instances as usize / 2)),
             counters: Arc::default(),
+            codes: Codes::new(),
             process_capacity,
             guests: Some(guests),
             loaded: Mutex::default(),
@@ -125,14 +129,15 @@ impl Engine {
     }
 
     /// The module with this digest (any text that stands for its bytes), compiled at most once: in memory, from the folder of compiled
-    /// code, or from `wasm`, which is read only then. Compiling takes a thread of its own.
+    /// code, or from `wasm`, which is read only then. Compiling takes a thread of its own. A function that is not asked for a while is no
+    /// longer in memory, and has its code again in the same way.
     ///
     /// # Errors
     /// [`LoadError`].
     pub async fn load(
         self: &Arc<Self>,
         digest: &str,
-        wasm: impl FnOnce() -> std::io::Result<Vec<u8>> + Send + 'static,
+        wasm: impl Fn() -> std::io::Result<Vec<u8>> + Send + Sync + 'static,
     ) -> Result<Arc<Module>, LoadError> {
         let turn = {
             let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,13 +151,13 @@ impl Engine {
         if let Some(module) = self.loaded(digest) {
             return Ok(module);
         }
-        let (engine, name) = (self.clone(), digest.to_string());
+        let (engine, name, wasm): (_, _, Source) = (self.clone(), digest.to_string(), Arc::new(wasm));
         let began = Instant::now();
-        let module = tokio::task::spawn_blocking(move || Module::load(&engine, &name, wasm)).await;
+        let source = wasm.clone();
+        let linked = tokio::task::spawn_blocking(move || module::find(&engine, &name, &source)).await;
         self.counters.loads.took(began.elapsed());
-        let module = module
-            .map_err(|error| LoadError::Machine { doing: "compile".to_string(), reason: error.to_string() })??;
-        let module = Arc::new(module);
+        let linked = linked.map_err(|error| module::machine("compile", &error))??;
+        let module = Arc::new(Module::new(self, digest, wasm, linked));
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         loaded.retain(|_, module| module.strong_count() > 0);
         loaded.insert(digest.to_string(), Arc::downgrade(&module));

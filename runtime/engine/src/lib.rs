@@ -5,6 +5,7 @@
 //! and `module`; `memory` and `cpu` are the limits, `function` and `process` the two ways to run.
 
 mod cache;
+mod code;
 mod concurrent;
 mod cpu;
 mod engine;

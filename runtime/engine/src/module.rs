@@ -11,6 +11,7 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use crate::cache::Cache;
+use crate::code::Code;
 use crate::concurrent::{self, Concurrent};
 use crate::engine::Engine;
 use crate::error::{LoadError, StartError};
@@ -47,10 +48,21 @@ pub(crate) enum Program {
 #[derive(Clone)]
 pub(crate) enum Handler {
     /// By wasi:http 0.2.
-    Proxy(ProxyPre<Host>),
+    Proxy(Arc<Code>),
     /// By wasi:http 0.3.
     Service(ServicePre<Host>),
 }
+
+/// What loading leads to.
+pub(crate) enum Linked {
+    Proxy(ProxyPre<Host>),
+    Service(ServicePre<Host>),
+    Command(Command),
+    Core(InstancePre<CoreHost>),
+}
+
+/// Reads the module's own bytes, whenever they are needed.
+pub(crate) type Source = Arc<dyn Fn() -> std::io::Result<Vec<u8>> + Send + Sync>;
 
 /// A component that is run as a process.
 #[derive(Clone)]
@@ -100,43 +112,55 @@ impl Module {
         }
     }
 
-    /// Finds or compiles the code, and links it. Blocks.
-    pub(crate) fn load(
-        engine: &Arc<Engine>,
-        digest: &str,
-        wasm: impl FnOnce() -> std::io::Result<Vec<u8>>,
-    ) -> Result<Self, LoadError> {
-        if let Some(path) = engine.cache.as_ref().and_then(|cache| cache.get(digest)) {
-            return Ok(Self { engine: engine.clone(), program: from_file(engine, &path)? });
-        }
-        if engine.has_concurrent_code()
-            && let Some(path) = engine.concurrent()?.cache.as_ref().and_then(|cache| cache.get(digest))
-        {
-            return Ok(Self { engine: engine.clone(), program: concurrent_from_file(engine.concurrent()?, &path)? });
-        }
-        let wasm = wasm().map_err(|error| machine("read the module", &error))?;
-        let keep = |cache: &Cache, code: &[u8]| {
-            cache.put(digest, code).map_err(|error| machine("keep the compiled module", &error))
-        };
-        let program = if concurrent::is_needed(&wasm) {
-            let concurrent = engine.concurrent()?;
-            let code = compile(&concurrent.engine, &wasm)?;
-            match &concurrent.cache {
-                Some(cache) => concurrent_from_file(concurrent, &keep(cache, &code)?)?,
-                None => concurrent_from_bytes(concurrent, &code)?,
+    /// What was found, as a module.
+    pub(crate) fn new(engine: &Arc<Engine>, digest: &str, wasm: Source, linked: Linked) -> Self {
+        let program = match linked {
+            Linked::Proxy(proxy) => {
+                let code = Code::new(digest, wasm, proxy);
+                // Without a folder it would have to be compiled again.
+                if engine.cache.is_some() {
+                    engine.codes.keep(&code);
+                }
+                Program::Function(Handler::Proxy(code))
             }
-        } else {
-            let code = compile(&engine.plain, &wasm)?;
-            match &engine.cache {
-                Some(cache) => from_file(engine, &keep(cache, &code)?)?,
-                None => from_bytes(engine, &code)?,
-            }
+            Linked::Service(service) => Program::Function(Handler::Service(service)),
+            Linked::Command(command) => Program::Command(command),
+            Linked::Core(module) => Program::Core(module),
         };
-        Ok(Self { engine: engine.clone(), program })
+        Self { engine: engine.clone(), program }
     }
 }
 
-fn machine(doing: &str, error: &dyn std::fmt::Display) -> LoadError {
+/// Finds or compiles the code, and links it. Blocks.
+pub(crate) fn find(engine: &Engine, digest: &str, wasm: &Source) -> Result<Linked, LoadError> {
+    if let Some(path) = engine.cache.as_ref().and_then(|cache| cache.get(digest)) {
+        return from_file(engine, &path);
+    }
+    if engine.has_concurrent_code()
+        && let Some(path) = engine.concurrent()?.cache.as_ref().and_then(|cache| cache.get(digest))
+    {
+        return concurrent_from_file(engine.concurrent()?, &path);
+    }
+    let wasm = wasm().map_err(|error| machine("read the module", &error))?;
+    let keep = |cache: &Cache, code: &[u8]| {
+        cache.put(digest, code).map_err(|error| machine("keep the compiled module", &error))
+    };
+    if concurrent::is_needed(&wasm) {
+        let concurrent = engine.concurrent()?;
+        let code = compile(&concurrent.engine, &wasm)?;
+        return match &concurrent.cache {
+            Some(cache) => concurrent_from_file(concurrent, &keep(cache, &code)?),
+            None => concurrent_from_bytes(concurrent, &code),
+        };
+    }
+    let code = compile(&engine.plain, &wasm)?;
+    match &engine.cache {
+        Some(cache) => from_file(engine, &keep(cache, &code)?),
+        None => from_bytes(engine, &code),
+    }
+}
+
+pub(crate) fn machine(doing: &str, error: &dyn std::fmt::Display) -> LoadError {
     LoadError::Machine { doing: doing.to_string(), reason: error.to_string() }
 }
 
@@ -154,7 +178,7 @@ fn compile(engine: &wasmtime::Engine, wasm: &[u8]) -> Result<Vec<u8>, LoadError>
 }
 
 #[expect(unsafe_code, reason = "compiled code can only be loaded on trust")]
-fn from_file(engine: &Engine, path: &Path) -> Result<Program, LoadError> {
+fn from_file(engine: &Engine, path: &Path) -> Result<Linked, LoadError> {
     let failed = |error: wasmtime::Error| machine("load the compiled module", &format!("{error:#}"));
     // SAFETY: the file was written by this crate's own cache from what wasmtime compiled, and its MAC, whose key is in a folder
     // that only this user can enter, was verified just now over every byte; nobody else can have changed it since.
@@ -173,7 +197,7 @@ fn from_file(engine: &Engine, path: &Path) -> Result<Program, LoadError> {
 }
 
 #[expect(unsafe_code, reason = "compiled code can only be loaded on trust")]
-fn from_bytes(engine: &Engine, code: &[u8]) -> Result<Program, LoadError> {
+fn from_bytes(engine: &Engine, code: &[u8]) -> Result<Linked, LoadError> {
     let failed = |error: wasmtime::Error| machine("load the compiled module", &format!("{error:#}"));
     // SAFETY: the bytes come straight from wasmtime's own compiler, in this process.
     unsafe {
@@ -195,39 +219,39 @@ fn link(
     engine: &Engine,
     pooled: &Component,
     plain: impl FnOnce() -> Result<Component, LoadError>,
-) -> Result<Program, LoadError> {
+) -> Result<Linked, LoadError> {
     let exports = |interface| exports(&engine.pooled, pooled, interface);
     let import = |error| missing_of(&engine.pooled, pooled, &error);
     if exports("wasi:http/incoming-handler@0.2") {
         let program = engine.function_linker.instantiate_pre(pooled).map_err(import)?;
         let proxy = ProxyPre::new(program).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
-        return Ok(Program::Function(Handler::Proxy(proxy)));
+        return Ok(Linked::Proxy(proxy));
     }
     if exports("wasi:cli/run@0.2") {
         let hears_stop = hears_stop(&engine.pooled, pooled);
         let program = engine.process_linker.instantiate_pre(&plain()?).map_err(import)?;
         let program = CommandPre::new(program).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
-        return Ok(Program::Command(Command { program: Run::Alone(program), hears_stop }));
+        return Ok(Linked::Command(Command { program: Run::Alone(program), hears_stop }));
     }
     Err(LoadError::Library)
 }
 
 #[expect(unsafe_code, reason = "compiled code can only be loaded on trust")]
-fn concurrent_from_file(concurrent: &Concurrent, path: &Path) -> Result<Program, LoadError> {
+fn concurrent_from_file(concurrent: &Concurrent, path: &Path) -> Result<Linked, LoadError> {
     // SAFETY: as in `from_file`.
     let component = unsafe { Component::deserialize_file(&concurrent.engine, path) };
     link_concurrent(concurrent, &component.map_err(|error| machine("load the compiled module", &format!("{error:#}")))?)
 }
 
 #[expect(unsafe_code, reason = "compiled code can only be loaded on trust")]
-fn concurrent_from_bytes(concurrent: &Concurrent, code: &[u8]) -> Result<Program, LoadError> {
+fn concurrent_from_bytes(concurrent: &Concurrent, code: &[u8]) -> Result<Linked, LoadError> {
     // SAFETY: as in `from_bytes`.
     let component = unsafe { Component::deserialize(&concurrent.engine, code) };
     link_concurrent(concurrent, &component.map_err(|error| machine("load the compiled module", &format!("{error:#}")))?)
 }
 
 /// Links a component of WASI 0.3.
-fn link_concurrent(concurrent: &Concurrent, component: &Component) -> Result<Program, LoadError> {
+fn link_concurrent(concurrent: &Concurrent, component: &Component) -> Result<Linked, LoadError> {
     let engine = &concurrent.engine;
     let compile = |error: wasmtime::Error| LoadError::Compile(format!("{error:#}"));
     let linked = || {
@@ -236,10 +260,10 @@ fn link_concurrent(concurrent: &Concurrent, component: &Component) -> Result<Pro
     };
     // One that is of both does as the older one asks.
     if exports(engine, component, "wasi:http/incoming-handler@0.2") {
-        return Ok(Program::Function(Handler::Proxy(ProxyPre::new(linked()?).map_err(compile)?)));
+        return ProxyPre::new(linked()?).map(Linked::Proxy).map_err(compile);
     }
     if exports(engine, component, "wasi:http/handler@0.3") {
-        return Ok(Program::Function(Handler::Service(ServicePre::new(linked()?).map_err(compile)?)));
+        return ServicePre::new(linked()?).map(Linked::Service).map_err(compile);
     }
     let hears_stop = hears_stop(engine, component);
     let program = if exports(engine, component, "wasi:cli/run@0.3") {
@@ -249,7 +273,7 @@ fn link_concurrent(concurrent: &Concurrent, component: &Component) -> Result<Pro
     } else {
         return Err(LoadError::Library);
     };
-    Ok(Program::Command(Command { program, hears_stop }))
+    Ok(Linked::Command(Command { program, hears_stop }))
 }
 
 fn exports(engine: &wasmtime::Engine, component: &Component, interface: &str) -> bool {
@@ -266,12 +290,12 @@ fn missing_of(engine: &wasmtime::Engine, component: &Component, error: &wasmtime
     missing(&foreign, error)
 }
 
-fn link_core(engine: &Engine, module: &wasmtime::Module) -> Result<Program, LoadError> {
+fn link_core(engine: &Engine, module: &wasmtime::Module) -> Result<Linked, LoadError> {
     if module.get_export("_start").is_none() {
         return Err(LoadError::Library);
     }
     let linked = engine.core_linker.instantiate_pre(module);
-    linked.map(Program::Core).map_err(|error| {
+    linked.map(Linked::Core).map_err(|error| {
         let foreign = module.imports().filter(|import| import.module() != "wasi_snapshot_preview1");
         let foreign: Vec<String> = foreign.map(|import| format!("{}.{}", import.module(), import.name())).collect();
         missing(&foreign.iter().map(String::as_str).collect::<Vec<_>>(), &error)

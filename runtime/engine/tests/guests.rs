@@ -48,12 +48,12 @@ fn path(name: &str) -> PathBuf {
 
 async fn example(engine: &Arc<Engine>, name: &str) -> Arc<Module> {
     let path = path(name);
-    engine.load(name, move || std::fs::read(path)).await.expect("it loads")
+    engine.load(name, move || std::fs::read(&path)).await.expect("it loads")
 }
 
 async fn load(engine: &Arc<Engine>, wasm: &[u8]) -> Result<Arc<Module>, LoadError> {
     let wasm = wasm.to_vec();
-    engine.load(&format!("{:x?}", &wasm), move || Ok(wasm)).await
+    engine.load(&format!("{:x?}", &wasm), move || Ok(wasm.clone())).await
 }
 
 /// A core module, from its text.
@@ -255,7 +255,7 @@ async fn compiled_code_of_wasi_0_3_is_found_again() {
         let engine = Engine::new(&config).expect("an engine");
         let wasm = path("louder");
         let module = engine.load("louder", move || match turn {
-            0 => std::fs::read(wasm),
+            0 => std::fs::read(&wasm),
             _ => Err(std::io::Error::other("it is asked for again")),
         });
         let function = module.await.expect("it loads").function(Grants::none(Arc::new(Printed::default())));

@@ -9,22 +9,21 @@ use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 use wasmtime::component::Resource;
 use wasmtime_wasi_http::WasiHttpView;
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 
 use super::calls::Place;
 use super::response::Streaming;
 use super::warm::{Instance, Warm};
 use super::{Ended, Function, Inner, LATENESS, broken, failure, refused_by_guest, with_host};
+use crate::code::Code;
 use crate::cpu::Metered;
 use crate::grants::Body;
 use crate::hooks;
-use crate::host::Host;
 use crate::stats::Outcome;
 
 /// The program, and its instances that wait for a next request.
 pub(super) struct Alone {
-    pub proxy: ProxyPre<Host>,
+    pub code: Arc<Code>,
     pub warm: Arc<Warm>,
 }
 
@@ -79,7 +78,7 @@ impl Inner {
     async fn answer(&self, alone: &Alone, request: Request<Body>, head: oneshot::Sender<Head>) -> Ended {
         let mut instance = match alone.warm.take() {
             Some(instance) => instance,
-            None => match self.instantiate(&alone.proxy).await {
+            None => match self.instantiate(&alone.code).await {
                 Ok(instance) => instance,
                 Err(ended) => return ended,
             },
@@ -111,7 +110,8 @@ impl Inner {
     }
 
     /// A fresh instance, or how it failed.
-    async fn instantiate(&self, proxy: &ProxyPre<Host>) -> Result<Instance, Ended> {
+    async fn instantiate(&self, code: &Arc<Code>) -> Result<Instance, Ended> {
+        let proxy = code.get(&self.engine).await.map_err(|error| Ended::Failed(error.to_string()))?;
         let mut store = self.store(proxy.engine())?;
         let began = Instant::now();
         match proxy.instantiate_async(&mut store).await {

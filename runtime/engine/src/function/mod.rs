@@ -74,7 +74,7 @@ impl Program {
         let all_resting = Arc::clone(&engine.warm_places);
         match handler {
             Handler::Proxy(_) if reuse.is_some_and(|reuse| reuse.concurrency > 1) => Err(StartError::OneAtATime),
-            Handler::Proxy(proxy) => Ok(Self::Alone(Arc::new(Alone { proxy, warm: Warm::new(reuse, all_resting) }))),
+            Handler::Proxy(code) => Ok(Self::Alone(Arc::new(Alone { code, warm: Warm::new(reuse, all_resting) }))),
             Handler::Service(service) => {
                 let reuse = reuse.unwrap_or(Reuse { instances: 0, requests: 1, concurrency: 1 });
                 let resting = [Arc::new(Semaphore::new(reuse.instances)), all_resting];
