@@ -1,7 +1,7 @@
 //! The code of functions: a function that is not asked for a while keeps none in memory, and has it again, from the folder of compiled
 //! code, with its next request. So thousands of functions cost little, each with a module of its own.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -80,11 +80,12 @@ impl Code {
 pub(crate) struct Codes {
     began: Instant,
     loaded: Mutex<Vec<Weak<Code>>>,
+    is_watched: AtomicBool,
 }
 
 impl Codes {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { began: Instant::now(), loaded: Mutex::default() })
+        Arc::new(Self { began: Instant::now(), loaded: Mutex::default(), is_watched: AtomicBool::new(false) })
     }
 
     fn now(&self) -> u64 {
@@ -96,7 +97,6 @@ impl Codes {
         code.used.store(self.now(), Ordering::Relaxed);
         let mut loaded = self.lock();
         loaded.retain(|known| known.strong_count() > 0 && !std::ptr::eq(known.as_ptr(), Arc::as_ptr(code)));
-        let is_first = loaded.is_empty();
         loaded.push(Arc::downgrade(code));
         let oldest = (loaded.len() > CODE_KEPT).then(|| {
             let used = |code: &Weak<Code>| code.upgrade().map_or(0, |code| code.used.load(Ordering::Relaxed));
@@ -108,7 +108,7 @@ impl Codes {
             let put_aside = oldest.lock().take();
             drop(put_aside);
         }
-        if is_first {
+        if !self.is_watched.swap(true, Ordering::AcqRel) {
             tokio::spawn(watch(Arc::downgrade(self)));
         }
     }
@@ -127,6 +127,9 @@ impl Codes {
             is_used
         });
         let is_any = !loaded.is_empty();
+        if !is_any {
+            self.is_watched.store(false, Ordering::Release);
+        }
         drop(loaded);
         for code in aside {
             let put_aside = code.lock().take();
