@@ -12,6 +12,7 @@ use shoal_network::Network;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::addresses::{Addresses, Range};
+use crate::allocator;
 use crate::config::AgentConfig;
 use crate::context::Context;
 use crate::events::{Events, send_events};
@@ -168,6 +169,7 @@ impl Agent {
         tasks.spawn("images", collect);
         tasks.spawn("evictions", evictor::keep_watch(Arc::clone(&context), Arc::clone(&pods), signals));
         tasks.spawn("usage", Arc::clone(&context.usages).keep_looking());
+        tasks.spawn("memory", allocator::give_back(Arc::clone(&context)));
         tasks.spawn("local store", Arc::clone(&keeper).work(store.clone()));
         tasks.spawn("events", send_events(client, queued_events));
         tasks.spawn(

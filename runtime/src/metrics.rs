@@ -197,6 +197,9 @@ impl Collector for Guests {
         let help = "Instances of functions, and processes, now";
         let instances = encoder.encode_descriptor("shoal_instances", help, None, MetricType::Gauge)?;
         ConstGauge::new(i64::try_from(stats.instances).unwrap_or(i64::MAX)).encode(instances)?;
+        let help = "Functions of WASI 0.2 whose code is in memory";
+        let loaded = encoder.encode_descriptor("shoal_loaded_functions", help, None, MetricType::Gauge)?;
+        ConstGauge::new(i64::try_from(stats.loaded_functions).unwrap_or(i64::MAX)).encode(loaded)?;
         let help = "Requests that found too many before them";
         let refusals = encoder.encode_descriptor("shoal_queue_refusals", help, None, MetricType::Counter)?;
         ConstCounter::new(stats.refusals).encode(refusals)
@@ -236,6 +239,7 @@ mod tests {
             instantiations: Durations { buckets, sum: 3.5, count: 3 },
             requests: vec![("trapped", 4)],
             instances: 5,
+            loaded_functions: 7,
             refusals: 6,
             ..GuestStats::default()
         };
@@ -255,6 +259,7 @@ mod tests {
             "shoal_instantiate_duration_seconds_count 3",
             "shoal_function_requests_total{outcome=\"trapped\"} 4",
             "shoal_instances 5",
+            "shoal_loaded_functions 7",
             "shoal_queue_refusals_total 6",
             "# EOF",
         ] {

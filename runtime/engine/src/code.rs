@@ -113,6 +113,11 @@ impl Codes {
         }
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.lock().iter().filter(|code| code.strong_count() > 0).count() as u64
+    }
+
     /// Puts those aside that nobody has asked for; false when none is left.
     fn prune(&self, idle: Duration) -> bool {
         let before = self.now().saturating_sub(u64::try_from(idle.as_millis()).unwrap_or(u64::MAX));

@@ -186,7 +186,10 @@ fn from_file(engine: &Engine, path: &Path) -> Result<Linked, LoadError> {
         match wasmtime::Engine::detect_precompiled_file(path).map_err(failed)? {
             Some(Precompiled::Component) => {
                 let component = Component::deserialize_file(&engine.pooled, path).map_err(failed)?;
-                link(engine, &component, || Component::deserialize_file(&engine.plain, path).map_err(failed))
+                let linked =
+                    link(engine, &component, || Component::deserialize_file(&engine.plain, path).map_err(failed))?;
+                rest(&component);
+                Ok(linked)
             }
             Some(Precompiled::Module) => {
                 link_core(engine, &wasmtime::Module::deserialize_file(&engine.plain, path).map_err(failed)?)
@@ -214,6 +217,21 @@ fn from_bytes(engine: &Engine, code: &[u8]) -> Result<Linked, LoadError> {
     }
 }
 
+/// Takes the pages of a component that was loaded from a file out of this process: of what was read to load it most is not needed again,
+/// and code comes back, from the system's copy of the file, as it is run.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "memory that is mapped can only be advised on as such")]
+fn rest(component: &Component) {
+    let image = component.image_range();
+    let length = (image.end as usize).saturating_sub(image.start as usize);
+    // SAFETY: the range is the mapping of a file that nobody writes to (the cache replaces files, and removes their names), and wasmtime
+    // writes nothing into it: it loads no image with relocations. So what is read there stays the same. That it fails is no harm.
+    let _ = unsafe { rustix::mm::madvise(image.start as *mut _, length, rustix::mm::Advice::LinuxDontNeed) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn rest(_: &Component) {}
+
 /// Links a component as a function, in the engine with slots, or as a process, in the plain one.
 fn link(
     engine: &Engine,
@@ -240,7 +258,10 @@ fn link(
 fn concurrent_from_file(concurrent: &Concurrent, path: &Path) -> Result<Linked, LoadError> {
     // SAFETY: as in `from_file`.
     let component = unsafe { Component::deserialize_file(&concurrent.engine, path) };
-    link_concurrent(concurrent, &component.map_err(|error| machine("load the compiled module", &format!("{error:#}")))?)
+    let component = component.map_err(|error| machine("load the compiled module", &format!("{error:#}")))?;
+    let linked = link_concurrent(concurrent, &component)?;
+    rest(&component);
+    Ok(linked)
 }
 
 #[expect(unsafe_code, reason = "compiled code can only be loaded on trust")]

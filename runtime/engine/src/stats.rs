@@ -76,6 +76,8 @@ pub struct Stats {
     pub requests: Vec<(&'static str, u64)>,
     /// Instances of functions, and processes, now.
     pub instances: u64,
+    /// Functions of WASI 0.2 whose code is in memory.
+    pub loaded_functions: u64,
     /// Requests that found too many before them.
     pub refusals: u64,
 }
@@ -110,6 +112,7 @@ impl Counters {
             loads: self.loads.snapshot(),
             refusals: self.requests[Outcome::Refused as usize].load(Ordering::Relaxed),
             requests: requests.to_vec(),
+            loaded_functions: 0,
             instances: self.begun.load(Ordering::Relaxed).saturating_sub(ended),
         }
     }
