@@ -48,6 +48,21 @@ pub(crate) async fn finish_changes(leader: Leader) {
     }
 }
 
+/// Makes a snapshot whenever enough was applied since the last one. The end of the log before it stays, for followers that are a little
+/// behind.
+pub(crate) async fn make_snapshots(leader: Leader) {
+    while !leader.is_over() {
+        tokio::select! {
+            () = leader.shared().snapshot_due() => {}
+            // To see that it is over.
+            () = tokio::time::sleep(LOOK_AT_LOG) => continue,
+        }
+        if let Err(error) = leader.raft().trigger().snapshot().await {
+            tracing::debug!(%error, "a snapshot is not made");
+        }
+    }
+}
+
 /// Makes a snapshot, and lets the log before it go, whenever the log has become larger than `most` bytes: a few large objects
 /// would fill the disk long before there are enough entries for a snapshot.
 pub(crate) async fn keep_log_small(leader: Leader, wal: Wal, most: u64) {

@@ -29,6 +29,9 @@ pub(crate) const LEADER_PAUSE: Duration = Duration::from_millis(25);
 /// How long a question to the leader may take once it was sent.
 pub(crate) const FORWARD_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How soon it is noticed that Raft has stopped.
+const FAILURE_PAUSE: Duration = Duration::from_millis(100);
+
 /// Clones are the same server.
 #[derive(Clone)]
 pub(crate) struct Leader {
@@ -43,6 +46,7 @@ struct Parts {
     capacity: Capacity,
     timing: Timing,
     changing: tokio::sync::Mutex<()>,
+    leadership: watch::Receiver<Leadership>,
 }
 
 /// What one try to reach the leader came to.
@@ -62,8 +66,10 @@ impl Leader {
         timing: Timing,
         handle: Handle,
     ) -> Self {
+        let leadership = follow(&raft, &handle);
         let forwards = Forwards::new(peers, handle);
-        Self { parts: Arc::new(Parts { raft, shared, forwards, own, capacity, timing, changing: Default::default() }) }
+        let changing = tokio::sync::Mutex::default();
+        Self { parts: Arc::new(Parts { raft, shared, forwards, own, capacity, timing, changing, leadership }) }
     }
 
     pub(crate) fn raft(&self) -> &Raft {
@@ -218,49 +224,35 @@ impl Leader {
         }
     }
 
+    /// A channel with who leads.
+    pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.parts.leadership.clone()
+    }
+
     /// The leader, if one is known.
-    pub(crate) fn current(&self) -> Option<Member> {
-        leadership(&self.raft().metrics().borrow_watched()).leader
+    pub(crate) fn current(&self) -> Option<Arc<Member>> {
+        self.parts.leadership.borrow().leader.clone()
     }
 
     /// Whether this server leads, as far as it knows.
     pub(crate) fn leads(&self) -> bool {
-        self.current().is_some_and(|leader| leader.id == self.own().id)
+        self.parts.leadership.borrow().is_self
     }
 
     /// Asks the leader, for as long as it leads: what a lost one was asked it will not answer.
     pub(crate) async fn forward(&self, to: &Member, request: &ForwardRequest) -> Result<ForwardReply, Unsent> {
-        let mut metrics = self.raft().metrics();
+        // Not Raft's metrics: they change with every entry, and each would wake all who wait here.
+        let mut leadership = self.leadership();
         let deposed = async {
-            loop {
-                let leads = metrics.borrow_and_update().current_leader.is_none_or(|leader| leader == to.id);
-                if !leads || metrics.changed().await.is_err() {
-                    return;
-                }
-            }
+            let leads = |known: &Leadership| known.leader.as_ref().is_none_or(|leader| leader.id == to.id);
+            // An error means that the store is over.
+            let _ = leadership.wait_for(|known| !leads(known)).await;
         };
         tokio::select! {
             biased;
             answer = self.parts.forwards.ask(to, request) => answer,
             () = deposed => Err(Unsent::Sent("another server leads now".to_string())),
         }
-    }
-
-    /// Keeps a channel with who leads.
-    pub(crate) fn follow(&self, handle: &Handle) -> watch::Receiver<Leadership> {
-        let mut metrics = self.raft().metrics();
-        let (sender, receiver) = watch::channel(leadership(&metrics.borrow_watched()));
-        handle.spawn(async move {
-            while metrics.changed().await.is_ok() {
-                let now = leadership(&metrics.borrow_and_update());
-                sender.send_if_modified(|before| {
-                    let changed = *before != now;
-                    *before = now;
-                    changed
-                });
-            }
-        });
-        receiver
     }
 
     /// Keeps a channel with why Raft stopped, if it did.
@@ -276,6 +268,8 @@ impl Leader {
                         sender.send_replace(Some(error.to_string()));
                     }
                 }
+                // The metrics change with every entry.
+                tokio::time::sleep(FAILURE_PAUSE).await;
             }
         });
         receiver
@@ -294,7 +288,29 @@ fn is_within_limits(command: &Command) -> bool {
     }
 }
 
-fn leadership(metrics: &openraft::RaftMetrics<Types>) -> Leadership {
-    let leader = metrics.current_leader.and_then(|id| metrics.membership_config.membership().get_node(&id).cloned());
-    Leadership { is_self: metrics.state == ServerState::Leader && leader.is_some(), leader, term: metrics.current_term }
+/// Keeps a channel with who leads.
+fn follow(raft: &Raft, handle: &Handle) -> watch::Receiver<Leadership> {
+    let mut metrics = raft.server_metrics();
+    let (sender, receiver) = watch::channel(leadership(&metrics.borrow_watched()));
+    handle.spawn(async move {
+        while metrics.changed().await.is_ok() {
+            let now = leadership(&metrics.borrow_and_update());
+            sender.send_if_modified(|before| {
+                let changed = *before != now;
+                *before = now;
+                changed
+            });
+        }
+    });
+    receiver
+}
+
+fn leadership(metrics: &openraft::metrics::RaftServerMetrics<Types>) -> Leadership {
+    let known = metrics.current_leader.and_then(|id| metrics.membership_config.membership().get_node(&id));
+    let leader = known.map(|member| Arc::new(member.clone()));
+    Leadership {
+        is_self: metrics.state == ServerState::Leader && leader.is_some(),
+        leader,
+        term: metrics.vote.leader_id.term,
+    }
 }

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::{Stream, StreamExt};
-use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use shoal_state::limits::History;
 use shoal_state::{Change, Command, Image, LookBack, Outcome, Revision, State, UnixSeconds, View};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
+use crate::config::Capacity;
 use crate::error::{Compacted, OpenError};
 use crate::raft::{LogId, Proposal, Snapshot, SnapshotMeta, StoredMembership, Types};
 use crate::snapshot::Snapshots;
@@ -19,6 +19,9 @@ use crate::watch::{Watch, Watcher};
 /// The feature level that this program knows: what it may be told to write, and can read. Raised with the first release that
 /// writes something which the one before cannot read.
 pub const FEATURE_LEVEL: u32 = 1;
+
+/// After how many entries at most those who wait are told. Each time wakes all of them.
+const TOGETHER: u32 = 64;
 
 /// How far this server is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub(crate) struct Applied {
 pub(crate) struct Shared {
     inner: Mutex<Inner>,
     applied: watch::Sender<Applied>,
+    capacity: Capacity,
+    snapshot_due: Notify,
     /// Whether Raft has taken over what is on disk.
     begun: AtomicBool,
 }
@@ -40,15 +45,33 @@ pub(crate) struct Shared {
 struct Inner {
     state: State,
     watchers: Vec<Watcher>,
+    grown: Grown,
     closed: bool,
 }
 
+/// What was applied since the last snapshot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Grown {
+    entries: u64,
+    bytes: u64,
+}
+
+impl Grown {
+    /// Whether it is worth a snapshot of a state of `size` bytes. A snapshot is the whole state: were it made after so many entries, however
+    /// large it is, most of what a server with much state writes would be snapshots. So as much is written to the log before.
+    fn is_enough(self, size: u64, capacity: &Capacity) -> bool {
+        self.entries >= capacity.snapshot_entries && self.bytes >= size.min(capacity.log_bytes / 2)
+    }
+}
+
 impl Shared {
-    fn new(state: State, next_index: u64) -> Arc<Self> {
+    fn new(state: State, next_index: u64, capacity: Capacity) -> Arc<Self> {
         let (applied, _) = watch::channel(Applied { next_index, revision: state.revision() });
         Arc::new(Self {
-            inner: Mutex::new(Inner { state, watchers: Vec::new(), closed: false }),
+            inner: Mutex::new(Inner { state, watchers: Vec::new(), grown: Grown::default(), closed: false }),
             applied,
+            capacity,
+            snapshot_due: Notify::new(),
             begun: AtomicBool::new(false),
         })
     }
@@ -78,6 +101,11 @@ impl Shared {
 
     pub(crate) fn feature_level(&self) -> u32 {
         self.lock().state.feature_level()
+    }
+
+    /// Returns when there is enough for a snapshot, once for each.
+    pub(crate) async fn snapshot_due(&self) {
+        self.snapshot_due.notified().await;
     }
 
     /// Whether keys are to be taken away because their time is up.
@@ -134,6 +162,13 @@ impl Shared {
             let changes: Arc<[Change]> = changes.into();
             inner.watchers.retain(|watcher| watcher.tell(&changes));
         }
+        inner.grown.entries += 1;
+        inner.grown.bytes += proposal.0.len() as u64;
+        if inner.grown.is_enough(inner.state.size(), &self.capacity) {
+            // If the snapshot cannot be made it is tried again after as much.
+            inner.grown = Grown::default();
+            self.snapshot_due.notify_one();
+        }
         Ok(outcome)
     }
 
@@ -148,7 +183,6 @@ impl Shared {
 pub(crate) struct Machine {
     shared: Arc<Shared>,
     snapshots: Snapshots,
-    kept: History,
     /// The snapshot on disk, while Raft starts.
     loaded: Option<Snapshot>,
     last_applied: Option<LogId>,
@@ -157,20 +191,27 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// The state as the newest snapshot has it; Raft brings the rest from the log.
-    pub(crate) fn open(snapshots: Snapshots, kept: History) -> Result<(Self, Arc<Shared>), OpenError> {
+    pub(crate) fn open(snapshots: Snapshots, capacity: Capacity) -> Result<(Self, Arc<Shared>), OpenError> {
         let loaded = snapshots.load()?.map(|(meta, snapshot)| Snapshot { meta, snapshot });
         let (meta, image) = loaded.clone().map(|loaded| (loaded.meta, loaded.snapshot)).unwrap_or_default();
         check_feature_level(image.feature_level()).map_err(OpenError::Raft)?;
-        let shared = Shared::new(State::of(image).keeping(kept), next_index(meta.last_log_id));
+        let shared = Shared::new(State::of(image).keeping(capacity.history), next_index(meta.last_log_id), capacity);
         let machine = Self {
             shared: shared.clone(),
             snapshots,
-            kept,
             loaded,
             last_applied: meta.last_log_id,
             membership: meta.last_membership,
         };
         Ok((machine, shared))
+    }
+
+    /// Says how far this server is, then answers: who was told of its write must find it.
+    fn answer(&self, answers: &mut Vec<(ApplyResponder<Types>, Outcome)>) {
+        self.shared.publish(next_index(self.last_applied));
+        for (responder, outcome) in answers.drain(..) {
+            responder.send(outcome);
+        }
     }
 
     fn meta(&self) -> SnapshotMeta {
@@ -203,6 +244,7 @@ impl RaftStateMachine<Types> for Machine {
     where
         S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
     {
+        let (mut answers, mut applied) = (Vec::new(), 0);
         while let Some(entry) = entries.next().await {
             let (entry, responder) = entry?;
             let outcome = match entry.payload {
@@ -214,12 +256,15 @@ impl RaftStateMachine<Types> for Machine {
                 }
             };
             self.last_applied = Some(entry.log_id);
-            // Before the answer: who was told of its write must find it.
-            self.shared.publish(next_index(self.last_applied));
             if let Some(responder) = responder {
-                responder.send(outcome);
+                answers.push((responder, outcome));
+            }
+            applied += 1;
+            if applied % TOGETHER == 0 {
+                self.answer(&mut answers);
             }
         }
+        self.answer(&mut answers);
         Ok(())
     }
 
@@ -233,7 +278,8 @@ impl RaftStateMachine<Types> for Machine {
         snapshots.blocking(move |snapshots| snapshots.save(&own_meta, image)).await?;
         {
             let mut inner = self.shared.lock();
-            inner.state = State::of(snapshot).keeping(self.kept);
+            inner.state = State::of(snapshot).keeping(self.shared.capacity.history);
+            inner.grown = Grown::default();
             // What happened between their last change and the snapshot is not known: they must list again.
             inner.watchers.clear();
         }
@@ -268,5 +314,20 @@ impl RaftSnapshotBuilder<Types> for Builder {
         let (image, meta) = (self.image.clone(), self.meta.clone());
         self.snapshots.blocking(move |snapshots| snapshots.save(&meta, image)).await?;
         Ok(Snapshot { meta: self.meta.clone(), snapshot: self.image.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_worth_it_when_as_much_was_written_as_the_state_has() {
+        let capacity = Capacity { snapshot_entries: 10, log_bytes: 2_000, ..Capacity::default() };
+        let grown = |entries, bytes| Grown { entries, bytes };
+        assert!(grown(10, 100).is_enough(100, &capacity));
+        assert!(!grown(9, 100).is_enough(100, &capacity), "a few entries are read again soon");
+        assert!(!grown(10, 99).is_enough(100, &capacity));
+        assert!(grown(10, 1_000).is_enough(u64::MAX, &capacity), "the log has its limit");
     }
 }

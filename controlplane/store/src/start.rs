@@ -91,7 +91,7 @@ pub(crate) async fn open(config: Config, peers: Arc<dyn Peers>) -> Result<Store,
     let had_log = !config.disk.list(wal::FOLDER).map_err(OpenError::Log)?.is_empty();
     let (wal, writer) = Wal::open(config.disk.clone(), config.keys.clone(), config.capacity).map_err(OpenError::Log)?;
     let snapshots = Snapshots::new(config.disk.clone(), config.keys.clone());
-    let (machine, shared) = Machine::open(snapshots.clone(), config.capacity.history)?;
+    let (machine, shared) = Machine::open(snapshots.clone(), config.capacity)?;
     check_whole(&wal, had_log, &shared)?;
     write_log(&config.work, &threads, writer).map_err(|error| failed(&error))?;
 
@@ -113,10 +113,11 @@ pub(crate) async fn open(config: Config, peers: Arc<dyn Peers>) -> Result<Store,
     handle.spawn(seeded(run));
     handle.spawn(seeded(keeper::expire(leader.clone(), config.now)));
     handle.spawn(seeded(keeper::finish_changes(leader.clone())));
+    handle.spawn(seeded(keeper::make_snapshots(leader.clone())));
     handle.spawn(seeded(keeper::keep_log_small(leader.clone(), wal.clone(), config.capacity.log_bytes)));
-    let (leadership, failure) = (leader.follow(handle), leader.notice_failure(handle));
+    let failure = leader.notice_failure(handle);
     let parts = Parts { leader, barrier, wal, snapshots, keys: config.keys, disk: config.disk, threads, owns_threads };
-    Ok(Store::new(parts, leadership, failure))
+    Ok(Store::new(parts, failure))
 }
 
 /// The log must reach back to the snapshot: otherwise one of them is missing.
@@ -194,7 +195,8 @@ fn settings(timing: Timing, capacity: Capacity) -> Result<openraft::Config, open
         election_timeout_min: milliseconds(timing.election_min),
         election_timeout_max: milliseconds(timing.election_max),
         install_snapshot_timeout: 60_000,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(capacity.snapshot_entries),
+        // By the size of the state: see `keeper::make_snapshots`.
+        snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: kept,
         // Further behind than this, a follower gets a snapshot.
         replication_lag_threshold: kept.saturating_add(capacity.snapshot_entries / 2),

@@ -36,7 +36,7 @@ pub struct Committed {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leadership {
     /// The leader, if one is known.
-    pub leader: Option<Member>,
+    pub leader: Option<Arc<Member>>,
     /// Whether it is this server.
     pub is_self: bool,
     /// Raft's term.
@@ -47,7 +47,6 @@ pub struct Leadership {
 #[derive(Clone)]
 pub struct Store {
     parts: Arc<Parts>,
-    leadership: watch::Receiver<Leadership>,
     failure: watch::Receiver<Option<String>>,
 }
 
@@ -71,12 +70,8 @@ impl Store {
         start::open(config, peers).await
     }
 
-    pub(crate) fn new(
-        parts: Parts,
-        leadership: watch::Receiver<Leadership>,
-        failure: watch::Receiver<Option<String>>,
-    ) -> Self {
-        Self { parts: Arc::new(parts), leadership, failure }
+    pub(crate) fn new(parts: Parts, failure: watch::Receiver<Option<String>>) -> Self {
+        Self { parts: Arc::new(parts), failure }
     }
 
     fn leader(&self) -> &Leader {
@@ -241,7 +236,7 @@ impl Store {
 
     /// Who leads, as it changes.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
-        self.leadership.clone()
+        self.leader().leadership()
     }
 
     /// Ends when the store can no longer go on, such as after a failed write to disk; answers why. The process must end then.

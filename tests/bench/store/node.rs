@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use shoal_link::{Accepted, Connection, Endpoint, Identity, IdentitySource, Pool, SERVERS, StreamKind};
 use shoal_store::seal::Keyring;
 use shoal_store::{Config, Folder, Member, PeerIo, PeerStream, Peers, Revision, Store, Threads, Transaction, Work};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 /// The first argument of a process that is a server.
@@ -109,7 +109,8 @@ async fn serve_peer(connection: Connection, store: Store) {
     }
 }
 
-async fn answer(mut stream: TcpStream, store: Store) -> anyhow::Result<()> {
+async fn answer(stream: TcpStream, store: Store) -> anyhow::Result<()> {
+    let mut stream = BufReader::new(stream);
     loop {
         let length = stream.read_u32_le().await?;
         let mut frame = vec![0; length as usize];
