@@ -28,16 +28,17 @@ pub async fn write_status(context: &Context, pod: &Pod, status: &PodStatus) -> R
     let uid = if spec::is_static(pod) { context.mirror_uid(pod) } else { Some(spec::uid(pod).to_owned()) };
     // Without a mirror there is nothing to write to yet; its coming is told.
     let Some(uid) = uid else { return Ok(()) };
-    let patch = status_patch(&uid, status).map_err(|error| error.to_string())?;
-    let patch = Patch::Strategic(patch);
-    let write = context.client.patch_status::<Pod>(spec::namespace(pod), spec::name(pod), &patch);
-    match in_turn(context, write).await {
-        Ok(Ok(_)) => Ok(()),
-        // Gone, or another pod of that name: the watch will say so.
-        Ok(Err(error)) if error.is_not_found() || error.is_conflict() => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer within {WRITE_TIMEOUT:?}")),
-    }
+    let write = async {
+        // In its turn: of hundreds that wait none has a patch yet.
+        let patch = Patch::Strategic(status_patch(&uid, status).map_err(|error| error.to_string())?);
+        match context.client.patch_status::<Pod>(spec::namespace(pod), spec::name(pod), &patch).await {
+            Ok(_) => Ok(()),
+            // Gone, or another pod of that name: the watch will say so.
+            Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    in_turn(context, write).await.unwrap_or_else(|_| Err(format!("no answer within {WRITE_TIMEOUT:?}")))
 }
 
 /// Makes a write when there is a place for it; its time begins then.

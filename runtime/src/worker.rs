@@ -92,7 +92,7 @@ enum Told {
     /// Nothing, or nothing that it is certain to have.
     Nothing,
     /// This, which may be on its way still.
-    This(Box<PodStatus>),
+    This(Arc<PodStatus>),
     /// What the pod's object says.
     WhatIsInPod,
 }
@@ -465,7 +465,8 @@ impl Worker {
             return;
         }
         self.is_writing = true;
-        self.told = Told::This(Box::new(status.clone()));
+        let status = Arc::new(status);
+        self.told = Told::This(Arc::clone(&status));
         let (context, pod, messages) = (Arc::clone(&self.context), self.pod.clone(), self.messages.clone());
         spawn_connection("pod status", async move {
             let result = reporting::write_status(&context, &pod, &status).await;

@@ -12,8 +12,8 @@ pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 pub const RESENDS: usize = 3;
 /// The first pause before it is.
 pub const RESEND_PAUSE: Duration = Duration::from_millis(50);
-/// Objects a page of a list.
-pub const PAGE_OBJECTS: usize = 500;
+/// Objects a page of a list. All of a page are in memory at once, a pod of 3 KB in JSON with ten times that.
+pub const PAGE_OBJECTS: usize = 100;
 /// How long a watch lasts before it is opened again where it stopped.
 pub const WATCH_SECONDS: u64 = 290;
 /// A watch that says nothing for this long beyond its own end is given up.
