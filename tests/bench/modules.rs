@@ -5,6 +5,7 @@
 //! behind is no part of it.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -21,8 +22,9 @@ const HELLO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../wasm-examples/hello
 const WORKER: [u8; 4] = [127, 0, 1, 1];
 const FIRST_PORT: u16 = 31_000;
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Until code that nobody asks for is out of memory.
+/// Until code that nobody asks for is out of memory, and until the worker has given back what asking each took: less than the former.
 const IDLE: Duration = Duration::from_secs(80);
+const SETTLED: Duration = Duration::from_secs(25);
 /// How often a function is added.
 const ROUNDS: usize = 30;
 
@@ -34,14 +36,15 @@ pub fn measure(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
     let alike = loaded(cluster, count, |_| "hello:1".to_owned())?;
     push_distinct(cluster, count)?;
     let distinct = loaded(cluster, count, |number| format!("module-{number}:1"))?;
-    for (what, memory) in [("one module", &alike), ("a module each", &distinct)] {
+    for (what, [half, all]) in [("one module", &alike), ("a module each", &distinct)] {
+        let further = |of: fn(&Memory) -> u64| of(all).saturating_sub(of(half)) as f64 / (count - count / 2) as f64;
         report.add(
             format!("{count} functions of {what}, each asked once"),
             format!(
-                "{:.0} MiB; {:.0} KiB each before it was asked, {:.0} KiB after",
-                memory.asked as f64 / 1024.0,
-                memory.each(memory.waiting, count),
-                memory.each(memory.asked, count),
+                "{:.0} MiB; {:.0} KiB for a further one before it was asked, {:.0} KiB after",
+                all.asked as f64 / 1024.0,
+                further(|memory| memory.waiting),
+                further(|memory| memory.asked),
             ),
         );
     }
@@ -50,18 +53,10 @@ pub fn measure(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
 
 /// Memory of the worker in KiB, its share.
 struct Memory {
-    /// With one of them, which was asked.
-    bare: u64,
-    /// With all of them, before any was asked.
+    /// Before any was asked.
     waiting: u64,
-    /// When each was asked once.
+    /// When each was asked once, and nobody asks more.
     asked: u64,
-}
-
-impl Memory {
-    fn each(&self, total: u64, count: usize) -> f64 {
-        total.saturating_sub(self.bare) as f64 / count.saturating_sub(1).max(1) as f64
-    }
 }
 
 /// Pushes so many modules that differ in a section that nobody runs.
@@ -79,35 +74,10 @@ fn push_distinct(cluster: &Cluster, count: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Deploys so many functions behind a node port each, starts the worker again, and asks each.
-fn loaded(cluster: &Cluster, count: usize, image: impl Fn(usize) -> String) -> anyhow::Result<Memory> {
-    let deploy = |numbers: std::ops::Range<usize>| -> anyhow::Result<()> {
-        block_on(async {
-            let client = client(cluster, 0)?;
-            for number in numbers.clone() {
-                let (pod, service) = function(&format!("many-{number}"), &image(number), port(number)?)?;
-                client.create(&pod).await?;
-                client.create(&service).await?;
-            }
-            Ok(())
-        })?;
-        numbers.into_iter().try_for_each(answers)
-    };
-    deploy(0..1)?;
-    restart(cluster)?;
-    answers(0)?;
-    std::thread::sleep(Duration::from_secs(5));
-    let bare = machine::memory(functions::worker(cluster)?)?.1;
-    deploy(1..count)?;
-    restart(cluster)?;
-    ready(cluster, count)?;
-    std::thread::sleep(IDLE);
-    let pid = functions::worker(cluster)?;
-    let waiting = machine::memory(pid)?.1;
-    for number in 0..count {
-        answers(number)?;
-    }
-    let asked = machine::memory(pid)?.1;
+/// Deploys half of so many functions, then all, each behind a node port; starts the worker again each time, and asks each once.
+fn loaded(cluster: &Cluster, count: usize, image: impl Fn(usize) -> String) -> anyhow::Result<[Memory; 2]> {
+    let half = deployed(cluster, 0..count / 2, &image)?;
+    let all = deployed(cluster, count / 2..count, &image)?;
     block_on(async {
         let client = client(cluster, 0)?;
         for number in 0..count {
@@ -118,7 +88,30 @@ fn loaded(cluster: &Cluster, count: usize, image: impl Fn(usize) -> String) -> a
         Ok(())
     })?;
     ready(cluster, 0)?;
-    Ok(Memory { bare, waiting, asked })
+    Ok([half, all])
+}
+
+/// Deploys these beside those before them.
+fn deployed(cluster: &Cluster, more: Range<usize>, image: impl Fn(usize) -> String) -> anyhow::Result<Memory> {
+    let count = more.end;
+    block_on(async {
+        let client = client(cluster, 0)?;
+        for number in more.clone() {
+            let (pod, service) = function(&format!("many-{number}"), &image(number), port(number)?)?;
+            client.create(&pod).await?;
+            client.create(&service).await?;
+        }
+        Ok(())
+    })?;
+    more.into_iter().try_for_each(answers)?;
+    restart(cluster)?;
+    ready(cluster, count)?;
+    std::thread::sleep(IDLE);
+    let pid = functions::worker(cluster)?;
+    let waiting = machine::memory(pid)?.1;
+    (0..count).try_for_each(answers)?;
+    std::thread::sleep(SETTLED);
+    Ok(Memory { waiting, asked: machine::memory(pid)?.1 })
 }
 
 /// Until so many are there, and ready.
