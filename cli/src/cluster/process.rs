@@ -41,12 +41,25 @@ pub fn start(layout: &Layout, name: &str, arguments: &[String]) -> anyhow::Resul
 
 /// Whether the process is there and is still the member that we started, not another one that got its number.
 pub fn is_alive(process: &Process) -> bool {
-    let path = format!("/proc/{}/cmdline", process.pid);
-    let Ok(line) = std::fs::read(Path::new(&path)) else { return false };
-    if line.is_empty() {
-        // A process that is over has no command line, and neither has one that was started this instant, until its program is there.
-        return !is_over(process.pid);
+    // What is read while a program takes its place is not always its command line, or none: another one is looked at again.
+    for _ in 0..3 {
+        match command_line(process.pid) {
+            None => return false,
+            Some(line) if line.is_empty() || is_of(process, &line) => return true,
+            Some(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
     }
+    false
+}
+
+/// What the process with this number was called by, if there is one.
+fn command_line(pid: u32) -> Option<Vec<u8>> {
+    let line = std::fs::read(Path::new(&format!("/proc/{pid}/cmdline"))).ok()?;
+    // A process that is over has no command line, and neither has one that was started this instant, until its program is there.
+    if line.is_empty() && is_over(pid) { None } else { Some(line) }
+}
+
+fn is_of(process: &Process, line: &[u8]) -> bool {
     let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
     let arguments: Vec<&[u8]> = process.arguments.iter().map(String::as_bytes).collect();
     words.len() > arguments.len() && words[1..=arguments.len()] == arguments[..]
@@ -117,13 +130,17 @@ mod tests {
         for _ in 0..300 {
             let mut child = Command::new("sleep").arg("60").spawn().expect("sleep");
             let is_alive_at_once = is_alive(&process(child.id(), &["60"]));
+            let line = command_line(child.id());
             child.kill().expect("killed");
             let own = process(child.id(), &["60"]);
             while is_alive(&own) {
                 std::thread::yield_now();
             }
             child.wait().expect("its status");
-            assert!(is_alive_at_once, "a process that was just started counts as ended");
+            assert!(
+                is_alive_at_once,
+                "a process that was just started counts as ended; before it was killed: {line:?}"
+            );
         }
     }
 

@@ -62,7 +62,7 @@ pub struct Capacity {
     pub history: History,
     /// How many bytes the log may have before a snapshot is made out of turn.
     pub log_bytes: u64,
-    /// After how many entries of the log a snapshot is made, at the earliest: not before they have as many bytes as the state, or
+    /// After how many entries of the log a snapshot is made, at the earliest: not before they have as many bytes as the last one, or
     /// half of `log_bytes`.
     pub snapshot_entries: u64,
     /// The room that a file of the log is given when it is made, in bytes.

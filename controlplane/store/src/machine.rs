@@ -49,18 +49,24 @@ struct Inner {
     closed: bool,
 }
 
-/// What was applied since the last snapshot.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What was applied since the last snapshot, and how large the state was then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Grown {
     entries: u64,
     bytes: u64,
+    from: u64,
 }
 
 impl Grown {
-    /// Whether it is worth a snapshot of a state of `size` bytes. A snapshot is the whole state: were it made after so many entries, however
-    /// large it is, most of what a server with much state writes would be snapshots. So as much is written to the log before.
-    fn is_enough(self, size: u64, capacity: &Capacity) -> bool {
-        self.entries >= capacity.snapshot_entries && self.bytes >= size.min(capacity.log_bytes / 2)
+    /// Nothing, since a state of `size` bytes.
+    fn since(size: u64) -> Self {
+        Self { entries: 0, bytes: 0, from: size }
+    }
+
+    /// Whether it is worth a snapshot. That is the whole state: were it made after so many entries, however large it is, most of what a
+    /// server with much state writes would be snapshots. So as much as the last one had is written to the log before.
+    fn is_enough(self, capacity: &Capacity) -> bool {
+        self.entries >= capacity.snapshot_entries && self.bytes >= self.from.min(capacity.log_bytes / 2)
     }
 }
 
@@ -68,7 +74,7 @@ impl Shared {
     fn new(state: State, next_index: u64, capacity: Capacity) -> Arc<Self> {
         let (applied, _) = watch::channel(Applied { next_index, revision: state.revision() });
         Arc::new(Self {
-            inner: Mutex::new(Inner { state, watchers: Vec::new(), grown: Grown::default(), closed: false }),
+            inner: Mutex::new(Inner { grown: Grown::since(state.size()), state, watchers: Vec::new(), closed: false }),
             applied,
             capacity,
             snapshot_due: Notify::new(),
@@ -164,9 +170,9 @@ impl Shared {
         }
         inner.grown.entries += 1;
         inner.grown.bytes += proposal.0.len() as u64;
-        if inner.grown.is_enough(inner.state.size(), &self.capacity) {
+        if inner.grown.is_enough(&self.capacity) {
             // If the snapshot cannot be made it is tried again after as much.
-            inner.grown = Grown::default();
+            inner.grown = Grown::since(inner.state.size());
             self.snapshot_due.notify_one();
         }
         Ok(outcome)
@@ -279,7 +285,7 @@ impl RaftStateMachine<Types> for Machine {
         {
             let mut inner = self.shared.lock();
             inner.state = State::of(snapshot).keeping(self.shared.capacity.history);
-            inner.grown = Grown::default();
+            inner.grown = Grown::since(inner.state.size());
             // What happened between their last change and the snapshot is not known: they must list again.
             inner.watchers.clear();
         }
@@ -324,10 +330,11 @@ mod tests {
     #[test]
     fn a_snapshot_is_worth_it_when_as_much_was_written_as_the_state_has() {
         let capacity = Capacity { snapshot_entries: 10, log_bytes: 2_000, ..Capacity::default() };
-        let grown = |entries, bytes| Grown { entries, bytes };
-        assert!(grown(10, 100).is_enough(100, &capacity));
-        assert!(!grown(9, 100).is_enough(100, &capacity), "a few entries are read again soon");
-        assert!(!grown(10, 99).is_enough(100, &capacity));
-        assert!(grown(10, 1_000).is_enough(u64::MAX, &capacity), "the log has its limit");
+        let grown = |entries, bytes, from| Grown { entries, bytes, from };
+        assert!(grown(10, 100, 100).is_enough(&capacity));
+        assert!(!grown(9, 100, 100).is_enough(&capacity), "a few entries are read again soon");
+        assert!(!grown(10, 99, 100).is_enough(&capacity));
+        assert!(grown(10, 1_000, u64::MAX).is_enough(&capacity), "the log has its limit");
+        assert!(grown(10, 0, 0).is_enough(&capacity));
     }
 }
