@@ -30,7 +30,7 @@ pub(crate) const LEADER_PAUSE: Duration = Duration::from_millis(25);
 pub(crate) const FORWARD_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How soon it is noticed that Raft has stopped.
-const FAILURE_PAUSE: Duration = Duration::from_millis(100);
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Clones are the same server.
 #[derive(Clone)]
