@@ -52,12 +52,9 @@ pub(crate) async fn finish_changes(leader: Leader) {
 /// behind.
 pub(crate) async fn make_snapshots(leader: Leader) {
     while !leader.is_over() {
-        tokio::select! {
-            () = leader.shared().snapshot_due() => {}
-            // To see that it is over.
-            () = tokio::time::sleep(LOOK_AT_LOG) => continue,
-        }
-        if let Err(error) = leader.raft().trigger().snapshot().await {
+        // In between to see that it is over.
+        let is_due = tokio::time::timeout(LOOK_AT_LOG, leader.shared().snapshot_due()).await.is_ok();
+        if is_due && let Err(error) = leader.raft().trigger().snapshot().await {
             tracing::debug!(%error, "a snapshot is not made");
         }
     }

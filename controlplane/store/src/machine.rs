@@ -328,7 +328,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_snapshot_is_worth_it_when_as_much_was_written_as_the_state_has() {
+    fn a_snapshot_is_worth_it_when_as_much_was_written_as_the_last_one_had() {
         let capacity = Capacity { snapshot_entries: 10, log_bytes: 2_000, ..Capacity::default() };
         let grown = |entries, bytes, from| Grown { entries, bytes, from };
         assert!(grown(10, 100, 100).is_enough(&capacity));

@@ -201,7 +201,7 @@ impl Engine {
 
     /// What was counted since the engine was started.
     pub fn stats(&self) -> Stats {
-        Stats { loaded_functions: self.codes.count(), ..self.counters.snapshot() }
+        self.counters.snapshot(self.codes.count())
     }
 
     /// How many processes can run on this machine at once, as far as the system's limits tell.

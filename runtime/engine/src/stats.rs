@@ -103,7 +103,8 @@ impl Counters {
         Instance(self.clone())
     }
 
-    pub(crate) fn snapshot(&self) -> Stats {
+    /// What was counted, beside the functions whose code is in memory now.
+    pub(crate) fn snapshot(&self, loaded_functions: u64) -> Stats {
         let requests =
             Outcome::ALL.map(|outcome| (outcome.name(), self.requests[outcome as usize].load(Ordering::Relaxed)));
         let ended = self.ended.load(Ordering::Relaxed);
@@ -112,7 +113,7 @@ impl Counters {
             loads: self.loads.snapshot(),
             refusals: self.requests[Outcome::Refused as usize].load(Ordering::Relaxed),
             requests: requests.to_vec(),
-            loaded_functions: 0,
+            loaded_functions,
             instances: self.begun.load(Ordering::Relaxed).saturating_sub(ended),
         }
     }
@@ -177,10 +178,10 @@ mod tests {
         let second = counters.instance();
         drop(first);
         counters.request(Outcome::Refused);
-        let stats = counters.snapshot();
+        let stats = counters.snapshot(0);
         assert_eq!((stats.instances, stats.refusals), (1, 1));
         assert!(stats.requests.contains(&("refused", 1)) && stats.requests.contains(&("answered", 0)));
         drop(second);
-        assert_eq!(counters.snapshot().instances, 0);
+        assert_eq!(counters.snapshot(0).instances, 0);
     }
 }

@@ -99,9 +99,9 @@ impl BlobStore {
         std::fs::create_dir_all(&partial)?;
         for entry in std::fs::read_dir(&partial)? {
             let entry = entry?;
-            let is_young = || entry.metadata()?.modified()?.elapsed().map_err(std::io::Error::other);
+            let age = || entry.metadata()?.modified()?.elapsed().map_err(std::io::Error::other);
             let is_beginning = Digest::parse(&format!("sha256:{}", entry.file_name().to_string_lossy())).is_ok();
-            if !is_beginning || is_young().is_ok_and(|age| age > BEGINNINGS_KEPT) {
+            if !is_beginning || age().is_ok_and(|age| age > BEGINNINGS_KEPT) {
                 std::fs::remove_file(entry.path())?;
             }
         }

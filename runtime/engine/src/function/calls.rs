@@ -413,10 +413,10 @@ mod tests {
         caller.finish();
         assert_eq!(until(&calls.review(now)), Some(now + SECOND * 5));
         assert!(matches!(calls.review(now + SECOND * 5), Review::Lost(Ended::TooLate)));
-        assert_eq!(counters.snapshot().instances, 1);
+        assert_eq!(counters.snapshot(0).instances, 1);
         assert!(!calls.rest(now, || None));
         assert!(calls.rest(now, || Some(place())));
-        assert_eq!(counters.snapshot().instances, 0);
+        assert_eq!(counters.snapshot(0).instances, 0);
         assert_eq!(until(&calls.review(now + SECOND * 5)), Some(now + IDLE));
         assert!(matches!(calls.review(now + IDLE), Review::Lost(Ended::Returned)));
     }
@@ -431,7 +431,7 @@ mod tests {
         let Ok(Ok((_, cut))) = answer.await else { panic!("it is answered") };
         calls.end(&Ended::Failed("it trapped\nat some place".to_string()));
         assert_eq!(cut.await.as_deref(), Ok("the function failed: it trapped"));
-        assert_eq!(counters.snapshot().instances, 0);
+        assert_eq!(counters.snapshot(0).instances, 0);
         assert!(matches!(unanswered.await, Ok(Err(Refusal::Ended(Ended::Failed(_))))));
     }
 }
