@@ -263,8 +263,7 @@ impl State {
 
     fn write(&mut self, key: Key, value: Option<(Bytes, Option<UnixSeconds>)>, revision: Revision) -> Option<Change> {
         let current = value.as_ref().map(|(value, _)| value.clone());
-        let created = self.entries.get(&key).map_or(revision, |entry| entry.created);
-        let entry = value.map(|(value, expires)| Entry { value, created, modified: revision, expires });
+        let entry = value.map(|(value, expires)| Entry { value, created: revision, modified: revision, expires });
         let before = self.set(&key, entry);
         if current.is_none() && before.is_none() {
             return None;
@@ -277,7 +276,7 @@ impl State {
         Some(change)
     }
 
-    /// Gives a key an entry, or takes it away; answers what it had.
+    /// Gives a key an entry, created when the one was that it has, or takes it away; answers what it had.
     fn set(&mut self, key: &Key, entry: Option<Entry>) -> Option<Entry> {
         if let Some(entry) = &entry {
             self.size += size_of(key, entry.value.len());
@@ -287,7 +286,14 @@ impl State {
         }
         let expires = entry.as_ref().and_then(|entry| entry.expires);
         let before = match entry {
-            Some(entry) => self.entries.insert(key.clone(), entry),
+            // Mostly it has one: then there is one way down the tree, and no copy of the key.
+            Some(entry) => match self.entries.get_mut(key) {
+                Some(place) => {
+                    let created = place.created;
+                    Some(std::mem::replace(place, Entry { created, ..entry }))
+                }
+                None => self.entries.insert(key.clone(), entry),
+            },
             None => self.entries.remove(key),
         };
         if let Some(before) = &before {
