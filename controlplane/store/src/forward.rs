@@ -105,7 +105,7 @@ async fn converse(stream: Box<dyn PeerIo>, asked: &mut mpsc::Receiver<Asked>, pe
     let (replies, requests) = tokio::io::split(stream);
     let ended = tokio::select! {
         biased;
-        ended = read(replies, pending) => ended,
+        ended = read(wire::buffered(replies), pending) => ended,
         ended = write(requests, asked, pending) => ended,
     };
     ended.err().map_or_else(|| "the leader ended the conversation".to_string(), |error| error.to_string())
@@ -131,7 +131,7 @@ async fn write(
         // Where the frame of each ends.
         let mut ends = Vec::new();
         for Asked { request, answer } in batch.drain(..) {
-            frames.extend(wire::frame(&(number, request))?);
+            wire::add_frame(&mut frames, &(number, request))?;
             ends.push((frames.len(), number));
             locked(pending).insert(number, answer);
             number += 1;
@@ -160,34 +160,83 @@ async fn write(
     Ok(())
 }
 
-/// The other side: answers each question as soon as it can, whatever the others wait for.
-pub(crate) async fn serve<F, R>(stream: Box<dyn PeerIo>, answer: F) -> io::Result<()>
+/// Where the answer to a question goes. Dropped without one, it says that nobody knows.
+pub(crate) struct Reply {
+    number: u64,
+    place: Option<mpsc::OwnedPermit<(u64, ForwardReply)>>,
+}
+
+impl Reply {
+    pub(crate) fn send(mut self, reply: ForwardReply) {
+        self.give(reply);
+    }
+
+    fn give(&mut self, reply: ForwardReply) {
+        if let Some(place) = self.place.take() {
+            place.send((self.number, reply));
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        self.give(ForwardReply::Unknown("the leader has stopped".to_string()));
+    }
+}
+
+/// The other side: has `take` take each question, which is answered as soon as it can be, whatever the others wait for.
+pub(crate) async fn serve<F, R>(stream: Box<dyn PeerIo>, take: F) -> io::Result<()>
 where
-    F: Fn(ForwardRequest) -> R,
-    R: Future<Output = ForwardReply> + Send + 'static,
+    F: Fn(ForwardRequest, Reply) -> R,
+    R: Future<Output = ()>,
 {
-    let (mut requests, mut replies) = tokio::io::split(stream);
+    let (requests, replies) = tokio::io::split(stream);
+    let (mut requests, mut replies) = (wire::buffered(requests), wire::Sender::new(replies));
     let (sender, mut ready) = mpsc::channel::<(u64, ForwardReply)>(WAITING);
     let asking = async move {
         while let Some((number, request)) = wire::receive::<(u64, ForwardRequest)>(&mut requests).await? {
             // A place for its answer, so that one who asks without reading is not asked for more.
             let place = sender.clone().reserve_owned().await.map_err(|_| io::ErrorKind::BrokenPipe)?;
-            let answer = answer(request);
-            tokio::spawn(seeded(async move { drop(place.send((number, answer.await))) }));
+            take(request, Reply { number, place: Some(place) }).await;
         }
         Ok(())
     };
     let answering = async move {
         let mut batch = Vec::new();
         while ready.recv_many(&mut batch, TOGETHER).await > 0 {
-            let mut frames = Vec::new();
-            for reply in batch.drain(..) {
-                frames.extend(wire::frame(&reply)?);
-            }
-            replies.write_all(&frames).await?;
-            replies.flush().await?;
+            replies.send(batch.drain(..)).await?;
         }
         Ok(())
     };
     tokio::try_join!(asking, answering).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_question_that_nobody_answers_any_more_may_have_been_carried_out() {
+        let (here, there) = tokio::io::duplex(1024);
+        let take = |request, reply: Reply| async move {
+            match request {
+                ForwardRequest::ReadIndex => reply.send(ForwardReply::ReadIndex(7)),
+                _ => drop(reply),
+            }
+        };
+        let serving = tokio::spawn(serve(Box::new(there), take));
+        let (replies, requests) = tokio::io::split(here);
+        let (mut replies, mut requests) = (wire::buffered(replies), wire::Sender::new(requests));
+        let write = ForwardRequest::Write(bytes::Bytes::new());
+        requests.send([(1u64, write), (2, ForwardRequest::ReadIndex)]).await.expect("asked");
+        let mut answers = BTreeMap::new();
+        for _ in 0..2 {
+            let (number, reply) = wire::expect::<(u64, ForwardReply)>(&mut replies).await.expect("an answer");
+            answers.insert(number, reply);
+        }
+        assert!(matches!(answers[&1], ForwardReply::Unknown(_)), "{answers:?}");
+        assert!(matches!(answers[&2], ForwardReply::ReadIndex(7)), "{answers:?}");
+        drop((replies, requests));
+        serving.await.expect("no panic").expect("it ended in order");
+    }
 }

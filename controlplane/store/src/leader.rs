@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use openraft::ServerState;
 use openraft::errors::{ClientWriteError, RaftError};
-use openraft::raft::ReadPolicy;
+use openraft::raft::{ClientWriteResult, ReadPolicy};
 use openraft::type_config::async_runtime::watch::WatchReceiver as _;
 use shoal_state::{Command, Outcome};
 use tokio::runtime::Handle;
@@ -14,9 +14,10 @@ use tokio::time::Instant;
 
 use crate::config::{Capacity, Member, Peers, Timing};
 use crate::error::{CommitError, ReadError};
-use crate::forward::{Forwards, Unsent};
+use crate::forward::{Forwards, Reply, Unsent};
 use crate::machine::Shared;
-use crate::raft::{Proposal, Raft, Types};
+use crate::raft::{Callback, Proposal, Raft, Types};
+use crate::random::seeded;
 use crate::store::Leadership;
 use crate::wire::{ForwardReply, ForwardRequest, Refusal};
 
@@ -183,10 +184,19 @@ impl Leader {
         Some(read.index() + 1)
     }
 
-    /// Answers what another server asks of the leader.
+    /// Takes what another server asks of the leader; `reply` has the answer when there is one.
+    pub(crate) async fn take(&self, request: ForwardRequest, reply: Reply) {
+        if let ForwardRequest::Write(bytes) = request {
+            return self.take_write(bytes, reply).await;
+        }
+        let leader = self.clone();
+        tokio::spawn(seeded(async move { reply.send(leader.answer(request).await) }));
+    }
+
+    /// Answers what is asked of the leader, but for a write.
     pub(crate) async fn answer(&self, request: ForwardRequest) -> ForwardReply {
         match request {
-            ForwardRequest::Write(bytes) => self.answer_write(bytes).await,
+            ForwardRequest::Write(_) => ForwardReply::Refused(Refusal::Other("a write is taken otherwise".to_string())),
             ForwardRequest::ReadIndex => {
                 self.own_read_index().await.map_or(ForwardReply::NotLeader, ForwardReply::ReadIndex)
             }
@@ -205,23 +215,26 @@ impl Leader {
     }
 
     /// Nothing that could not be applied may reach the log, whoever sends it.
-    async fn answer_write(&self, bytes: bytes::Bytes) -> ForwardReply {
+    async fn take_write(&self, bytes: bytes::Bytes, reply: Reply) {
         let command = match Command::decode(&bytes) {
             Ok(command) if is_within_limits(&command) => command,
             _ => {
-                return ForwardReply::Refused(Refusal::Other(
-                    "the command cannot be read, or is too large".to_string(),
-                ));
+                let unreadable = "the command cannot be read, or is too large".to_string();
+                return reply.send(ForwardReply::Refused(Refusal::Other(unreadable)));
             }
         };
         if let Err(full) = self.has_room(&command) {
-            return ForwardReply::Outcome(full.encode());
+            return reply.send(ForwardReply::Outcome(full.encode()));
         }
-        match self.write(bytes).await {
-            Ok(Attempt::Done(outcome)) => ForwardReply::Outcome(outcome.encode()),
-            Ok(Attempt::Again) => ForwardReply::NotLeader,
-            Err(error) => ForwardReply::Unknown(error.to_string()),
-        }
+        let answer = Callback::new(|written: ClientWriteResult<Types>| {
+            reply.send(match written {
+                Ok(response) => ForwardReply::Outcome(response.data.encode()),
+                Err(ClientWriteError::ForwardToLeader(_)) => ForwardReply::NotLeader,
+                Err(error) => ForwardReply::Unknown(error.to_string()),
+            });
+        });
+        // Raft has stopped when it does not take it, and the reply says so itself.
+        let _ = self.raft().client_write_ff(Proposal(bytes), Some(answer)).await;
     }
 
     /// A channel with who leads.

@@ -17,6 +17,7 @@ use openraft::raft::{
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use shoal_state::Image;
+use tokio::io::{BufReader, ReadHalf};
 use tokio::sync::mpsc;
 
 use crate::config::{Member, PeerIo, PeerStream, Peers};
@@ -112,13 +113,14 @@ fn pipelined<S>(
 where
     S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
 {
-    let (replies, mut requests) = tokio::io::split(stream);
+    let (replies, requests) = tokio::io::split(stream);
+    let (replies, mut requests) = (wire::buffered(replies), wire::Sender::new(requests));
     let (sent, waiting) = mpsc::channel::<tokio::time::Instant>(IN_FLIGHT);
     let sender = tokio::spawn(async move {
         while let Some(request) = input.next().await {
             let until = tokio::time::Instant::now() + deadline;
             // The place is taken first, so that there are never more on their way.
-            if sent.send(until).await.is_err() || wire::send(&mut requests, &request).await.is_err() {
+            if sent.send(until).await.is_err() || requests.send([&request]).await.is_err() {
                 return;
             }
         }
@@ -139,7 +141,7 @@ where
 /// The answers to come, and the task that asks, which ends with them.
 struct Answers {
     waiting: mpsc::Receiver<tokio::time::Instant>,
-    replies: tokio::io::ReadHalf<Box<dyn PeerIo>>,
+    replies: BufReader<ReadHalf<Box<dyn PeerIo>>>,
     _sender: AbortOnDrop,
 }
 

@@ -17,11 +17,8 @@ pub(crate) async fn serve(raft: &Raft, leader: &Leader, kind: PeerStream, mut st
         PeerStream::Raft => answer(raft, &mut stream).await,
         PeerStream::Snapshot => install(raft, &mut stream).await,
         PeerStream::Forward => {
-            let answer = |request| {
-                let leader = leader.clone();
-                async move { leader.answer(request).await }
-            };
-            forward::serve(stream, answer).await
+            let take = |request, reply| leader.take(request, reply);
+            forward::serve(stream, take).await
         }
         PeerStream::Append => append(raft, stream).await,
     };
@@ -60,7 +57,8 @@ async fn install(raft: &Raft, stream: &mut Box<dyn PeerIo>) -> io::Result<()> {
 
 /// Takes entries as they come; Raft works at some while others are on their way, and answers in order.
 async fn append(raft: &Raft, stream: Box<dyn PeerIo>) -> io::Result<()> {
-    let (requests, mut replies) = tokio::io::split(stream);
+    let (requests, replies) = tokio::io::split(stream);
+    let (requests, mut replies) = (wire::buffered(requests), wire::Sender::new(replies));
     let requests = futures_util::stream::unfold(requests, |mut requests| async move {
         match wire::receive(&mut requests).await {
             Ok(request) => request.map(|request| (request, requests)),
@@ -72,7 +70,7 @@ async fn append(raft: &Raft, stream: Box<dyn PeerIo>) -> io::Result<()> {
     });
     let mut answers = std::pin::pin!(raft.stream_append(requests));
     while let Some(answer) = answers.next().await {
-        wire::send(&mut replies, &answer.map_err(io::Error::other)?).await?;
+        replies.send([answer.map_err(io::Error::other)?]).await?;
     }
     Ok(())
 }

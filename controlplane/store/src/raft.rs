@@ -3,6 +3,9 @@
 use std::fmt;
 
 use bytes::Bytes;
+use openraft::impls::leader_id_std::LeaderId;
+use openraft::raft::responder::Responder;
+use openraft::vote::RaftLeaderId;
 use serde::{Deserialize, Serialize};
 use shoal_state::{Image, Outcome};
 
@@ -25,15 +28,46 @@ impl fmt::Display for Proposal {
     }
 }
 
-openraft::declare_raft_types!(
-    pub(crate) Types:
-        D = Proposal,
-        R = Outcome,
-        NodeId = u64,
-        Node = Member,
-        LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>,
-        AsyncRuntime = Runtime,
-);
+/// What Raft does with an answer: it is given to whoever waits for it, without a task that waits meanwhile.
+pub(crate) struct Callback<T>(Box<dyn FnOnce(T) + Send>);
+
+impl<T> Callback<T> {
+    pub(crate) fn new(callback: impl FnOnce(T) + Send + 'static) -> Self {
+        Self(Box::new(callback))
+    }
+}
+
+impl<T: 'static> Responder<Types, T> for Callback<T> {
+    fn on_complete(self, result: T) {
+        (self.0)(result);
+    }
+}
+
+/// What the library is made of here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Types;
+
+impl openraft::RaftTypeConfig for Types {
+    type D = Proposal;
+    type R = Outcome;
+    type NodeId = u64;
+    type Node = Member;
+    type Term = u64;
+    type LeaderId = LeaderId<u64, u64>;
+    type Vote = openraft::impls::Vote<Self::LeaderId>;
+    type Payload = openraft::EntryPayload<Proposal, u64, Member>;
+    type Entry = openraft::Entry<<Self::LeaderId as RaftLeaderId>::Committed, Self::Payload>;
+    type Responder<T>
+        = Callback<T>
+    where
+        T: openraft::OptionalSend + 'static;
+    type Batch<T>
+        = openraft::impls::InlineBatch<T>
+    where
+        T: openraft::OptionalSend + 'static;
+    type AsyncRuntime = Runtime;
+    type ErrorSource = openraft::impls::BoxedErrorSource;
+}
 
 /// A simulation chooses what is random.
 #[cfg(feature = "simulation")]

@@ -10,7 +10,7 @@ use openraft::raft::{
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 
 use crate::config::{Member, MemberStatus};
 use crate::error::MembershipError;
@@ -24,6 +24,12 @@ const LARGEST: usize = 32 << 20;
 
 /// How much memory a frame is given before any of it has come, in bytes.
 const AT_ONCE: usize = 64 << 10;
+
+/// How much memory the frames of a stream keep when they were sent, in bytes.
+const KEPT: usize = 64 << 10;
+
+/// How much is read at once of a stream on which there are many frames, in bytes.
+const READ_AT_ONCE: usize = 16 << 10;
 
 /// Raft asks.
 #[derive(Debug, Serialize, Deserialize)]
@@ -107,19 +113,56 @@ impl From<Refusal> for MembershipError {
 
 /// One frame.
 pub(crate) fn frame(message: &impl Serialize) -> io::Result<Vec<u8>> {
-    let mut frame = postcard::to_extend(message, vec![VERSION, 0, 0, 0, 0]).map_err(io::Error::other)?;
-    let length = frame.len() - 5;
+    let mut frame = Vec::new();
+    add_frame(&mut frame, message)?;
+    Ok(frame)
+}
+
+/// One frame more; after an error there is none.
+pub(crate) fn add_frame(frames: &mut Vec<u8>, message: &impl Serialize) -> io::Result<()> {
+    let begin = frames.len();
+    frames.extend_from_slice(&[VERSION, 0, 0, 0, 0]);
+    *frames = postcard::to_extend(message, std::mem::take(frames)).map_err(io::Error::other)?;
+    let length = frames.len() - begin - 5;
     if length > LARGEST {
         return Err(io::Error::other(format!("a frame of {length} bytes is above the limit of {LARGEST}")));
     }
-    frame[1..5].copy_from_slice(&u32::try_from(length).map_err(io::Error::other)?.to_le_bytes());
-    Ok(frame)
+    frames[begin + 1..begin + 5].copy_from_slice(&u32::try_from(length).map_err(io::Error::other)?.to_le_bytes());
+    Ok(())
 }
 
 /// Writes one frame and flushes it.
 pub(crate) async fn send(stream: &mut (impl AsyncWrite + Unpin + ?Sized), message: &impl Serialize) -> io::Result<()> {
     stream.write_all(&frame(message)?).await?;
     stream.flush().await
+}
+
+/// The writing end of a stream on which there are many frames: each is made where the one before it was.
+pub(crate) struct Sender<S> {
+    stream: S,
+    frames: Vec<u8>,
+}
+
+impl<S: AsyncWrite + Unpin> Sender<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self { stream, frames: Vec::new() }
+    }
+
+    /// Writes a frame for each message and flushes them.
+    pub(crate) async fn send<T: Serialize>(&mut self, messages: impl IntoIterator<Item = T>) -> io::Result<()> {
+        for message in messages {
+            add_frame(&mut self.frames, &message)?;
+        }
+        self.stream.write_all(&self.frames).await?;
+        self.frames.clear();
+        self.frames.shrink_to(KEPT);
+        self.stream.flush().await
+    }
+}
+
+/// The reading end of such a stream.
+pub(crate) fn buffered<S: AsyncRead>(stream: S) -> BufReader<S> {
+    BufReader::with_capacity(READ_AT_ONCE, stream)
 }
 
 /// Reads one frame; `None` when the stream ended before it began.

@@ -14,6 +14,9 @@ use crate::seal::Keyring;
 /// Says which segment is the newest, so that a missing one is missed.
 pub(super) const NEWEST: &str = "wal/newest";
 
+/// For how many entries there is room in an answer at first: as many as a busy store has in a few turns of its disk.
+const ROOM: usize = 64;
+
 /// Where an entry is on disk.
 #[derive(Clone)]
 pub(super) struct Place {
@@ -149,20 +152,19 @@ impl Index {
         let Some(first) = self.first_index() else { return Vec::new() };
         let start = usize::try_from(indices.start().saturating_sub(first)).unwrap_or(usize::MAX);
         let slots = self.slots.iter().skip(start).take_while(|slot| indices.contains(&slot.log_id.index));
-        let mut total = 0;
+        let (mut total, mut all) = (0, Vec::with_capacity(ROOM));
         let within = slots.enumerate().take_while(|(nth, slot)| {
             total += slot.size;
             // The first one is always given, or replication would stand still.
             *nth == 0 || total <= bytes
         });
-        within
-            .filter_map(|(_, slot)| match (&slot.entry, &slot.place) {
-                (Some(entry), _) => Some(Found::Here(entry.clone())),
-                (None, Some(place)) => Some(Found::At(slot.log_id, place.clone())),
-                // Only entries with a place are let go.
-                (None, None) => None,
-            })
-            .collect()
+        all.extend(within.filter_map(|(_, slot)| match (&slot.entry, &slot.place) {
+            (Some(entry), _) => Some(Found::Here(entry.clone())),
+            (None, Some(place)) => Some(Found::At(slot.log_id, place.clone())),
+            // Only entries with a place are let go.
+            (None, None) => None,
+        }));
+        all
     }
 
     pub(super) fn add_segment(&mut self, segment: Arc<Segment>) {
