@@ -8,6 +8,7 @@ use openraft::SnapshotPolicy;
 use openraft::vote::RaftLeaderId as _;
 use shoal_state::Image;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use crate::barrier::Barrier;
 use crate::config::{Capacity, Config, Member, Peers, Timing, Work};
@@ -29,8 +30,16 @@ const LOG_KEPT: u64 = 2;
 
 /// A thread with a runtime, for Raft and whatever is to be near it. It may be let go from anywhere, asynchronous code included.
 pub struct Threads {
-    own: Mutex<Option<tokio::runtime::Runtime>>,
+    own: Mutex<Option<Own>>,
     handle: Handle,
+}
+
+/// What ends it.
+struct Own {
+    /// How long what is held there may take to end; dropped without an answer, nobody waits.
+    end: oneshot::Sender<Duration>,
+    /// Told when it is over.
+    ended: oneshot::Receiver<()>,
 }
 
 impl Threads {
@@ -39,9 +48,18 @@ impl Threads {
     /// # Errors
     /// When the system gives no thread.
     pub fn start() -> std::io::Result<Self> {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("raft").enable_all().build()?;
-        Ok(Self { handle: runtime.handle().clone(), own: Mutex::new(Some(runtime)) })
+        // One thread needs none of what several need to share their work.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (end, told) = oneshot::channel();
+        let (over, ended) = oneshot::channel();
+        std::thread::Builder::new().name("raft".to_string()).spawn(move || {
+            let patience = runtime.block_on(told);
+            runtime.shutdown_timeout(patience.unwrap_or_default());
+            // Nobody waits who only let it go.
+            let _ = over.send(());
+        })?;
+        Ok(Self { handle, own: Mutex::new(Some(Own { end, ended })) })
     }
 
     /// The caller's.
@@ -57,16 +75,10 @@ impl Threads {
     /// Waits for what is still held there, for `patience` at most, and ends it.
     pub async fn end(&self, patience: Duration) {
         let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(runtime) = own {
-            let _ = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(patience)).await;
-        }
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.own.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
-            runtime.shutdown_background();
+        if let Some(Own { end, ended }) = own
+            && end.send(patience).is_ok()
+        {
+            let _ = tokio::time::timeout(patience, ended).await;
         }
     }
 }
