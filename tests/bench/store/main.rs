@@ -14,15 +14,27 @@ mod node;
 mod report;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use cluster::{Client, Cluster};
+use etcd::EtcdClient;
+use load::Load;
 use report::{Report, Times};
 
 /// How long each load lasts.
 const DURATION: Duration = Duration::from_secs(4);
+
+/// How often the store and etcd take turns, and how long each turn is: machines are noisy, and what counts is the ratio in the middle.
+const TURNS: usize = 5;
+const TURN: Duration = Duration::from_secs(2);
+
+/// What is compared with etcd, and with how many clients.
+const COMPARED: [(&str, usize); 7] =
+    [(WRITES, 1), (WRITES, 16), (WRITES, 64), (WRITES, 256), (READS, 1), (READS, 64), (READS, 256)];
+const WRITES: &str = "writes";
+const READS: &str = "linearizable reads";
+const LOCAL_READS: &str = "not-older reads, 64 clients";
 
 /// The size of a value, in bytes.
 const VALUE: usize = 512;
@@ -47,23 +59,18 @@ fn main() -> ExitCode {
 
 async fn run(words: &[String], report: &mut Report) -> anyhow::Result<()> {
     let is_wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
-    if is_wanted("writes") || is_wanted("reads") {
-        let cluster = Arc::new(Cluster::start(3).await?);
+    let compared = COMPARED.map(|(what, clients)| (format!("{what}, {clients} clients"), clients));
+    let is_local = is_wanted(LOCAL_READS);
+    if is_local || compared.iter().any(|(what, _)| is_wanted(what)) {
+        let cluster = Cluster::start(3).await?;
         let etcd = etcd::Etcd::start().await?;
         if etcd.is_none() {
             report.add("etcd", "is not in PATH: apt-get install etcd-server");
         }
-        for clients in [1, 16, 64, 256] {
-            if is_wanted("writes") {
-                compare(report, "writes", clients, cluster.clone(), etcd.as_ref(), true).await?;
-            }
+        for (what, clients) in compared.iter().filter(|(what, _)| is_wanted(what)) {
+            compare(report, what, *clients, &cluster, etcd.as_ref()).await?;
         }
-        for clients in [1, 64, 256] {
-            if is_wanted("reads") {
-                compare(report, "linearizable reads", clients, cluster.clone(), etcd.as_ref(), false).await?;
-            }
-        }
-        if is_wanted("reads") {
+        if is_local {
             local_reads(report, &cluster).await?;
         }
     }
@@ -76,49 +83,84 @@ async fn run(words: &[String], report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The store and etcd in turns, and the ratio of the turn in the middle.
 async fn compare(
     report: &mut Report,
     what: &str,
     clients: usize,
-    cluster: Arc<Cluster>,
+    cluster: &Cluster,
     etcd: Option<&etcd::Etcd>,
-    is_write: bool,
 ) -> anyhow::Result<()> {
-    let mut connections = Vec::new();
-    for number in 0..clients {
-        connections.push((cluster.client(number).await?, 0u64));
-    }
-    let own = load::drive(connections, DURATION, Duration::ZERO, move |(mut client, count), number| async move {
-        let key = format!("/bench/{number}/{}", count % 1_000);
-        if is_write {
-            client.put(&key, &[b'x'; VALUE]).await?;
-        } else {
-            client.read(&key).await?;
+    let is_write = what.starts_with(WRITES);
+    let (mut own, mut other) = (Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        let mut connections = Vec::new();
+        for number in 0..clients {
+            connections.push(cluster.client(number).await?);
         }
-        Ok((client, count + 1))
-    })
-    .await?;
-    report.add(format!("{what}, {clients} clients"), format!("{:.0} a second, {}", own.rate, own.times.text()));
-    let Some(etcd) = etcd else { return Ok(()) };
-    let mut connections = Vec::new();
-    for number in 0..clients {
-        connections.push((etcd.client(number).await?, 0u64));
-    }
-    let other = load::drive(connections, DURATION, Duration::ZERO, move |(mut client, count), number| async move {
-        let key = format!("/bench/{number}/{}", count % 1_000);
-        if is_write {
-            client.put(&key, &[b'x'; VALUE]).await?;
-        } else {
-            client.read(&key).await?;
+        own.push(turn(connections, is_write).await?);
+        let Some(etcd) = etcd else { continue };
+        let mut connections = Vec::new();
+        for number in 0..clients {
+            connections.push(etcd.client(number).await?);
         }
-        Ok((client, count + 1))
-    })
-    .await?;
-    report.add(
-        format!("  etcd, {clients} clients"),
-        format!("{:.0} a second, {}: {:.1} x", other.rate, other.times.text(), own.rate / other.rate),
-    );
+        other.push(turn(connections, is_write).await?);
+    }
+    let ratios = Times::new(own.iter().zip(&other).map(|(own, other)| own.rate / other.rate).collect());
+    report.add(what, middle(own));
+    if etcd.is_some() {
+        let [least, median, most] = [0.0, 0.5, 1.0].map(|share| ratios.quantile(share));
+        report.add("  etcd", format!("{}: {median:.2} x ({least:.2} to {most:.2})", middle(other)));
+    }
     Ok(())
+}
+
+/// What one of them does in a turn, each client with keys of its own.
+async fn turn<C: Asked>(clients: Vec<C>, is_write: bool) -> anyhow::Result<Load> {
+    let clients = clients.into_iter().map(|client| (client, 0u64)).collect();
+    load::drive(clients, TURN, Duration::ZERO, move |(mut client, count), number| async move {
+        let key = format!("/bench/{number}/{}", count % 1_000);
+        if is_write {
+            client.put(&key, &[b'x'; VALUE]).await?;
+        } else {
+            client.read(&key).await?;
+        }
+        Ok((client, count + 1))
+    })
+    .await
+}
+
+/// The turn in the middle.
+fn middle(mut turns: Vec<Load>) -> String {
+    turns.sort_by(|one, other| one.rate.total_cmp(&other.rate));
+    let Load { rate, times } = &turns[turns.len() / 2];
+    format!("{rate:.0} a second, {}", times.text())
+}
+
+/// A connection to either.
+trait Asked: Send + 'static {
+    fn put(&mut self, key: &str, value: &[u8]) -> impl Future<Output = anyhow::Result<()>> + Send;
+    fn read(&mut self, key: &str) -> impl Future<Output = anyhow::Result<()>> + Send;
+}
+
+impl Asked for Client {
+    async fn put(&mut self, key: &str, value: &[u8]) -> anyhow::Result<()> {
+        Client::put(self, key, value).await.map(drop)
+    }
+
+    async fn read(&mut self, key: &str) -> anyhow::Result<()> {
+        Client::read(self, key).await.map(drop)
+    }
+}
+
+impl Asked for EtcdClient {
+    async fn put(&mut self, key: &str, value: &[u8]) -> anyhow::Result<()> {
+        EtcdClient::put(self, key, value).await
+    }
+
+    async fn read(&mut self, key: &str) -> anyhow::Result<()> {
+        EtcdClient::read(self, key).await
+    }
 }
 
 /// Not older than what the client has seen, from any server, without asking the leader.
@@ -132,7 +174,7 @@ async fn local_reads(report: &mut Report, cluster: &Cluster) -> anyhow::Result<(
         Ok(client)
     })
     .await?;
-    report.add("not-older reads, 64 clients", format!("{:.0} a second, {}", load.rate, load.times.text()));
+    report.add(LOCAL_READS, format!("{:.0} a second, {}", load.rate, load.times.text()));
     Ok(())
 }
 
