@@ -28,6 +28,8 @@ pub const ADD: u8 = 5;
 /// Serves until it is killed: number, link port, port, folder.
 pub fn main(arguments: &[String]) -> ExitCode {
     shoal_link::install_crypto();
+    // As in a server, though nobody reads it: without a subscriber whatever is traced goes on to the `log` crate.
+    tracing::subscriber::set_global_default(tracing::subscriber::NoSubscriber::default()).expect("the first");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     match runtime.block_on(serve(arguments)) {
         Ok(()) => ExitCode::SUCCESS,

@@ -43,6 +43,8 @@ pub(super) enum Found {
 pub(super) struct Index {
     pub vote: Option<Vote>,
     pub committed: Option<LogId>,
+    /// Whether the writer waits for as long as nobody asks it for something.
+    pub is_resting: bool,
     purged: Option<LogId>,
     slots: VecDeque<Slot>,
     /// How many of the first slots have no entry in memory.

@@ -122,11 +122,12 @@ impl Wal {
         self.durably(Record::Purged(purged), |index| index.purge(purged)).await
     }
 
-    /// Notes how far the log is committed. It only spares work after a restart, so it goes to disk with the next frame.
+    /// Notes how far the log is committed. It only spares work after a restart, so it goes to disk with the next frame, and the writer
+    /// is not woken for it unless it has been idle for a while.
     pub(crate) fn save_committed(&self, committed: LogId) -> io::Result<()> {
         let mut index = self.lock();
         index.committed = Some(committed);
-        self.ask(vec![Record::Committed(committed)], None)
+        if std::mem::take(&mut index.is_resting) { self.ask(Vec::new(), None) } else { Ok(()) }
     }
 
     /// Ends the log with a frame that says so, so that damage to what stands before it can be told from a torn write.

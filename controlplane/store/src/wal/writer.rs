@@ -1,7 +1,7 @@
 //! The one who writes the log.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -10,13 +10,14 @@ use super::index::{Index, NEWEST, Place, size_of};
 use super::segment::{FOLDER, Record, START, Segment, room_for};
 use super::{Done, Ends};
 use crate::disk::Disk;
+use crate::raft::LogId;
 use crate::seal::Keyring;
 
 /// How many bytes of records go into one frame, unless a single request has more.
 const FRAME_BYTES: u64 = 4 << 20;
 
-/// After how long what nobody waits for is written all the same. The frame that it makes also shows that the one before it was
-/// durable, should that one be damaged later.
+/// After how long without a request it is written how far the log is committed, for which nobody waits. The frame that it makes also shows
+/// that the one before it was durable, should that one be damaged later.
 const IDLE: Duration = Duration::from_millis(50);
 
 /// Records to be written, and who waits for them.
@@ -37,6 +38,8 @@ pub(super) struct Writer {
     room: u64,
     /// What the next segment's checkpoint says.
     written: Ends,
+    /// The index of the last entry that is written.
+    last: Option<u64>,
     batch: Vec<Record>,
     batch_bytes: u64,
     waiting: Vec<Done>,
@@ -55,26 +58,29 @@ impl Writer {
         let (segment, next) = begin(disk.as_ref(), &keys, number, room, &written)?;
         index.lock().unwrap_or_else(PoisonError::into_inner).add_segment(segment.clone());
         let (batch, waiting) = (Vec::new(), Vec::new());
-        Ok(Self { disk, keys, index, segment, next, end: room, room, written, batch, batch_bytes: 0, waiting })
+        let last = written.last.map(|log_id| log_id.index);
+        Ok(Self { disk, keys, index, segment, next, end: room, room, written, last, batch, batch_bytes: 0, waiting })
     }
 
     /// Writes what is asked for until nobody can ask any more, or the disk fails.
     pub(super) async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
+        let mut is_resting = false;
         loop {
-            let request = match self.batch.is_empty() {
+            let request = match is_resting {
                 true => requests.recv().await,
-                // What nobody waits for stays a moment, to go with the next frame.
                 false => match tokio::time::timeout(IDLE, requests.recv()).await {
                     Ok(request) => request,
                     Err(_) => {
-                        if self.flush(&mut requests).await.is_break() {
+                        if self.committed(self.last).is_some() && self.flush(&mut requests).await.is_break() {
                             return;
                         }
+                        is_resting = self.rest();
                         continue;
                     }
                 },
             };
             let Some(request) = request else { break };
+            is_resting = false;
             self.take(request);
             while self.batch_bytes < FRAME_BYTES
                 && let Ok(request) = requests.try_recv()
@@ -85,9 +91,26 @@ impl Writer {
                 return;
             }
         }
-        if !self.batch.is_empty() {
+        if self.committed(self.last).is_some() {
             let _ = self.flush(&mut requests).await;
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How far the log is committed, if that is not written yet, and no further than to `last`, the last entry that is written.
+    fn committed(&self, last: Option<u64>) -> Option<LogId> {
+        let committed = self.lock().committed;
+        committed.filter(|committed| self.written.committed != Some(*committed) && Some(committed.index) <= last)
+    }
+
+    /// Rests until it is asked for something, if there is nothing to write: whoever notes a commit asks from now on.
+    fn rest(&self) -> bool {
+        let mut index = self.lock();
+        index.is_resting = index.committed == self.written.committed;
+        index.is_resting
     }
 
     fn take(&mut self, request: Request) {
@@ -115,7 +138,13 @@ impl Writer {
         std::ops::ControlFlow::Break(())
     }
 
-    fn write(&mut self, batch: Vec<Record>) -> io::Result<()> {
+    fn write(&mut self, mut batch: Vec<Record>) -> io::Result<()> {
+        let last = batch.iter().fold(self.last, |last, record| match record {
+            Record::Entry(entry) => Some(entry.log_id.index),
+            Record::Truncated(next_index) => next_index.checked_sub(1),
+            _ => last,
+        });
+        batch.extend(self.committed(last).map(Record::Committed));
         let room = room_for(batch.iter().map(size).sum());
         if self.next + room > self.end || self.segment.key_id() != self.keys.active() {
             self.roll(room)?;
@@ -123,6 +152,7 @@ impl Writer {
         let frame = self.next;
         self.next = self.segment.write(frame, &batch)?;
         self.segment.file.sync()?;
+        self.last = last;
         let mut purged = None;
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         for (nth, record) in batch.into_iter().enumerate() {
