@@ -65,6 +65,7 @@ mod sources;
 mod static_pods;
 mod sub_path;
 mod summary;
+mod telling;
 #[cfg(test)]
 mod test_network;
 mod tokens;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::Pod;
 use shoal_link::tasks::spawn_connection;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ use crate::container::{self, Run};
 use crate::context::Context;
 use crate::eviction::pressure;
 use crate::hooks::Hook;
-use crate::limits::{HAPPENING_QUEUE, REST_AFTER, STARTING_QUIET, TOKEN_RETRY, WRITE_RETRY_FIRST, WRITE_RETRY_LONGEST};
+use crate::limits::{HAPPENING_QUEUE, REST_AFTER, TOKEN_RETRY};
 use crate::places::{Place, Places};
 use crate::pod::back_off::after;
 use crate::pod::observed::{Image, State, Volumes};
@@ -27,6 +27,7 @@ use crate::pod::{Happening, Observed, PodAction, next_wake, pod_actions, pod_sta
 use crate::pod_record::PodRecord;
 use crate::pod_view::PodView;
 use crate::resting::{Resting, Woken, may_rest};
+use crate::telling::Telling;
 use crate::{mount, probing, reporting, shutdown};
 
 /// What a worker's tasks tell it.
@@ -87,16 +88,6 @@ fn start(context: &Context, pod: &Arc<Pod>, worker: impl FnOnce(Seat) -> Worker)
     handle
 }
 
-/// What the API was told of the pod's status.
-enum Told {
-    /// Nothing, or nothing that it is certain to have.
-    Nothing,
-    /// This, which may be on its way still.
-    This(Arc<PodStatus>),
-    /// What the pod's object says.
-    WhatIsInPod,
-}
-
 struct Worker {
     context: Arc<Context>,
     /// Where the pod is put to rest.
@@ -106,20 +97,13 @@ struct Worker {
     observed: Observed,
     messages: mpsc::Sender<Message>,
     runs: BTreeMap<String, Box<Run>>,
-    told: Told,
-    is_writing: bool,
-    write_failures: u32,
-    retry_write_at: Option<Instant>,
+    telling: Telling,
     is_removing: bool,
     /// The hash of what was kept on disk last: it only has to tell one state of the pod from the next.
     kept: Option<u64>,
     view: watch::Sender<PodView>,
     /// Whether its start was counted, or was another process'.
     is_counted: bool,
-    /// Until when a pod that is only starting is not reported.
-    quiet_until: Instant,
-    /// Whether a status waits for that.
-    is_quiet: bool,
 }
 
 impl Worker {
@@ -154,8 +138,8 @@ impl Worker {
     fn resumed(context: Arc<Context>, places: Arc<Places>, woken: Woken, seat: Seat) -> Worker {
         let Woken { pod, observed, runs } = woken;
         let kept = Some(hash_of(&observed));
-        let told = Told::WhatIsInPod;
-        Worker { runs, told, kept, is_counted: true, ..Worker::with(context, places, pod, observed, seat) }
+        let telling = Telling::up_to_date(Instant::now());
+        Worker { runs, telling, kept, is_counted: true, ..Worker::with(context, places, pod, observed, seat) }
     }
 
     fn with(context: Arc<Context>, places: Arc<Places>, pod: Arc<Pod>, observed: Observed, seat: Seat) -> Worker {
@@ -166,16 +150,11 @@ impl Worker {
             observed,
             messages: seat.messages,
             runs: BTreeMap::new(),
-            told: Told::Nothing,
-            is_writing: false,
-            write_failures: 0,
-            retry_write_at: None,
+            telling: Telling::new(Instant::now()),
             is_removing: false,
             kept: None,
             view: seat.view,
             is_counted: false,
-            quiet_until: Instant::now() + STARTING_QUIET,
-            is_quiet: false,
         }
     }
 
@@ -211,7 +190,7 @@ impl Worker {
                     if is_settled && self.rest(&pods, &inbox) {
                         return;
                     }
-                    self.retry_write_at = self.retry_write_at.filter(|at| *at > Instant::now());
+                    self.telling.pass(Instant::now());
                 }
             }
         }
@@ -330,7 +309,7 @@ impl Worker {
         match message {
             Message::Happened(happening) => self.note(*happening, now),
             Message::Launched { container, run } => self.launched(&container, run, now),
-            Message::TellAgain => self.told = Told::Nothing,
+            Message::TellAgain => self.telling.lost(),
             Message::Written(result) => self.written(result),
             Message::Removed(Ok(())) => {
                 self.forget();
@@ -339,7 +318,7 @@ impl Worker {
             Message::Removed(Err(error)) => {
                 tracing::debug!(pod = spec::name(&self.pod), error, "removing a pod's object failed");
                 self.is_removing = false;
-                self.fail_write();
+                self.telling.failed(Instant::now());
             }
         }
         false
@@ -429,10 +408,7 @@ impl Worker {
         };
         if newest.status.as_ref().is_some_and(|status| reporting::says(status, own)) {
             self.pod = Arc::clone(newest);
-            // One that is on its way would still come after this.
-            if !self.is_writing {
-                self.told = Told::WhatIsInPod;
-            }
+            self.telling.confirmed();
             return;
         }
         // What we said last may be newer than what the watch tells.
@@ -447,26 +423,18 @@ impl Worker {
             self.context.host_ports.release(spec::uid(&self.pod));
         }
         let status = pod_status(&self.pod, &self.observed, &self.context.host_address(), now);
-        let is_known = self.is_told(&status);
+        let is_known = self.telling.knows(self.pod.status.as_ref(), &status);
         if !self.pod.status.as_ref().is_some_and(|said| reporting::says(said, &status)) {
-            if matches!(self.told, Told::WhatIsInPod) {
-                self.told = Told::Nothing;
-            }
+            self.telling.object_changed();
             // Whoever was shown the pod keeps the one that it saw.
             let pod = Arc::make_mut(&mut self.pod);
             pod.status = Some(reporting::beside_others(status.clone(), pod.status.as_ref()));
         }
-        self.is_quiet = false;
-        if is_known || self.is_writing || self.is_removing || self.observed.is_gone || self.retry_write_at.is_some() {
+        if is_known || self.is_removing || self.observed.is_gone {
+            self.telling.nothing_new();
             return;
         }
-        self.is_quiet = Instant::now() < self.quiet_until && reporting::is_starting(&status);
-        if self.is_quiet {
-            return;
-        }
-        self.is_writing = true;
-        let status = Arc::new(status);
-        self.told = Told::This(Arc::clone(&status));
+        let Some(status) = self.telling.next(status, Instant::now()) else { return };
         let (context, pod, messages) = (Arc::clone(&self.context), self.pod.clone(), self.messages.clone());
         spawn_connection("pod status", async move {
             let result = reporting::write_status(&context, &pod, &status).await;
@@ -474,28 +442,10 @@ impl Worker {
         });
     }
 
-    /// Whether the API was told this status.
-    fn is_told(&self, status: &PodStatus) -> bool {
-        match &self.told {
-            Told::Nothing => false,
-            Told::This(told) => **told == *status,
-            Told::WhatIsInPod => self.pod.status.as_ref().is_some_and(|said| reporting::says(said, status)),
-        }
-    }
-
-    /// Whether the API was told what the pod's object says.
-    fn is_pod_told(&self) -> bool {
-        match &self.told {
-            Told::Nothing => false,
-            Told::This(told) => self.pod.status.as_ref().is_some_and(|said| reporting::says(said, told)),
-            Told::WhatIsInPod => true,
-        }
-    }
-
     /// Shows the pod to the rest of the agent.
     fn show(&self) {
         let is_quiet = self.observed.is_quiet();
-        let is_reported = self.observed.is_gone || (!self.is_writing && self.is_pod_told());
+        let is_reported = self.observed.is_gone || self.telling.has(self.pod.status.as_ref());
         self.view.send_if_modified(|view| {
             let is_same = Arc::ptr_eq(&view.pod, &self.pod)
                 || (view.pod.metadata.resource_version == self.pod.metadata.resource_version
@@ -512,31 +462,18 @@ impl Worker {
     }
 
     fn written(&mut self, result: Result<(), String>) {
-        self.is_writing = false;
         match result {
-            Ok(()) => {
-                self.write_failures = 0;
-                if self.is_pod_told() {
-                    self.told = Told::WhatIsInPod;
-                }
-            }
+            Ok(()) => self.telling.written(self.pod.status.as_ref()),
             Err(error) => {
                 tracing::debug!(pod = spec::name(&self.pod), error, "writing a pod's status failed");
-                self.told = Told::Nothing;
-                self.fail_write();
+                self.telling.not_written(Instant::now());
             }
         }
     }
 
-    fn fail_write(&mut self) {
-        let pause = WRITE_RETRY_FIRST.saturating_mul(1 << self.write_failures.min(10)).min(WRITE_RETRY_LONGEST);
-        self.write_failures = self.write_failures.saturating_add(1);
-        self.retry_write_at = Some(Instant::now() + pause);
-    }
-
     /// Nothing runs: the last status, then the object goes.
     fn finish(&mut self, now: Timestamp) {
-        if self.is_removing || self.is_writing || self.retry_write_at.is_some() {
+        if self.is_removing || self.telling.is_busy() {
             return;
         }
         self.is_removing = true;
@@ -570,11 +507,8 @@ impl Worker {
 
     /// Whether there is nothing to do before somebody says something.
     fn is_settled(&self, now: Timestamp) -> bool {
-        matches!(self.told, Told::WhatIsInPod)
-            && !self.is_writing
+        self.telling.is_over()
             && !self.is_removing
-            && !self.is_quiet
-            && self.retry_write_at.is_none()
             && self.runs.values().all(|run| run.is_function())
             && may_rest(&self.pod, &self.observed)
             && next_wake(&self.pod, &self.observed, now).is_none()
@@ -602,8 +536,7 @@ impl Worker {
             let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
             Instant::now() + wait.min(Duration::from_secs(3_600))
         });
-        let quiet = self.is_quiet.then_some(self.quiet_until);
-        [self.retry_write_at, quiet].into_iter().flatten().fold(decided, Instant::min)
+        self.telling.wake_at().map_or(decided, |at| at.min(decided))
     }
 }
 
