@@ -42,6 +42,7 @@ mod node_loop;
 mod node_state;
 mod outbound;
 mod outbound_policy;
+mod packed;
 mod persistent;
 mod places;
 pub mod pod;

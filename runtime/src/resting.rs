@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use crate::container::Run;
 use crate::disk_use;
+use crate::packed::Packed;
 use crate::pod::{Observed, spec};
 use crate::pod_record::PodRecord;
 use crate::pod_view::PodView;
@@ -23,7 +24,7 @@ pub struct Resting {
     /// The version of its object.
     pub resource_version: Box<str>,
     /// Its [`PodRecord`], in JSON.
-    record: Box<[u8]>,
+    record: Packed,
     runs: Box<[Box<Run>]>,
 }
 
@@ -61,7 +62,7 @@ impl Resting {
             namespace: spec::namespace(pod).into(),
             name: spec::name(pod).into(),
             resource_version: pod.metadata.resource_version.as_deref().unwrap_or_default().into(),
-            record: record.into(),
+            record: Packed::new(&record),
             runs: std::mem::take(runs).into_values().collect(),
         })
     }
@@ -85,7 +86,7 @@ impl Resting {
     }
 
     fn record(&self) -> PodRecord {
-        serde_json::from_slice(&self.record).expect("it was written from the same types")
+        serde_json::from_slice(&self.record.bytes()).expect("it was written from the same types")
     }
 }
 
