@@ -12,7 +12,7 @@ use anyhow::Context;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use rustix::process::Signal;
 use serde_json::json;
-use shoal_client::{DeleteOptions, ListOptions};
+use shoal_client::{DeleteOptions, ListOptions, empty_body};
 use shoal_tests::{Cluster, eventually, get};
 
 use crate::report::{Report, Times};
@@ -33,10 +33,13 @@ pub fn measure(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
     startup::push(cluster)?;
     added(cluster, report)?;
     let count = density::count("SHOAL_BENCH_MODULES", 200)?;
-    let alike = loaded(cluster, count, |_| "hello:1".to_owned())?;
     push_distinct(cluster, count)?;
-    let distinct = loaded(cluster, count, |number| format!("module-{number}:1"))?;
-    for (what, [half, all]) in [("one module", &alike), ("a module each", &distinct)] {
+    let one = |_| "hello:1".to_owned();
+    let alike = loaded(cluster, count, one, Way::Proxy)?;
+    let distinct = loaded(cluster, count, |number| format!("module-{number}:1"), Way::Proxy)?;
+    let with_ports = loaded(cluster, count, one, Way::NodePort)?;
+    let lines = [("one module", &alike), ("a module each", &distinct), ("one module, a node port each", &with_ports)];
+    for (what, [half, all]) in lines {
         let further = |of: fn(&Memory) -> u64| of(all).saturating_sub(of(half)) as f64 / (count - count / 2) as f64;
         report.add(
             format!("{count} functions of {what}, each asked once"),
@@ -74,16 +77,26 @@ fn push_distinct(cluster: &Cluster, count: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Deploys half of so many functions, then all, each behind a node port; starts the worker again each time, and asks each once.
-fn loaded(cluster: &Cluster, count: usize, image: impl Fn(usize) -> String) -> anyhow::Result<[Memory; 2]> {
-    let half = deployed(cluster, 0..count / 2, &image)?;
-    let all = deployed(cluster, count / 2..count, &image)?;
+/// How functions are asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Through the API: a function without a Service.
+    Proxy,
+    /// Through a port of the node that is its Service's.
+    NodePort,
+}
+
+/// Deploys half of so many functions, then all; starts the worker again each time, and asks each once.
+fn loaded(cluster: &Cluster, count: usize, image: impl Fn(usize) -> String, way: Way) -> anyhow::Result<[Memory; 2]> {
+    let half = deployed(cluster, 0..count / 2, &image, way)?;
+    let all = deployed(cluster, count / 2..count, &image, way)?;
     block_on(async {
         let client = client(cluster, 0)?;
         for number in 0..count {
-            let name = format!("many-{number}");
-            client.delete::<Pod>("default", &name, &DeleteOptions::default()).await?;
-            client.delete::<Service>("default", &name, &DeleteOptions::default()).await?;
+            client.delete::<Pod>("default", &name(number), &DeleteOptions::default()).await?;
+            if way == Way::NodePort {
+                client.delete::<Service>("default", &name(number), &DeleteOptions::default()).await?;
+            }
         }
         Ok(())
     })?;
@@ -91,25 +104,36 @@ fn loaded(cluster: &Cluster, count: usize, image: impl Fn(usize) -> String) -> a
     Ok([half, all])
 }
 
+fn name(number: usize) -> String {
+    format!("many-{number}")
+}
+
 /// Deploys these beside those before them.
-fn deployed(cluster: &Cluster, more: Range<usize>, image: impl Fn(usize) -> String) -> anyhow::Result<Memory> {
+fn deployed(
+    cluster: &Cluster,
+    more: Range<usize>,
+    image: impl Fn(usize) -> String,
+    way: Way,
+) -> anyhow::Result<Memory> {
     let count = more.end;
     block_on(async {
         let client = client(cluster, 0)?;
         for number in more.clone() {
-            let (pod, service) = function(&format!("many-{number}"), &image(number), port(number)?)?;
+            let (pod, service) = function(&name(number), &image(number), port(number)?)?;
             client.create(&pod).await?;
-            client.create(&service).await?;
+            if way == Way::NodePort {
+                client.create(&service).await?;
+            }
         }
         Ok(())
     })?;
-    more.into_iter().try_for_each(answers)?;
+    more.into_iter().try_for_each(|number| answers(cluster, number, way))?;
     restart(cluster)?;
     ready(cluster, count)?;
     std::thread::sleep(IDLE);
     let pid = functions::worker(cluster)?;
     let waiting = machine::memory(pid)?.1;
-    (0..count).try_for_each(answers)?;
+    (0..count).try_for_each(|number| answers(cluster, number, way))?;
     std::thread::sleep(SETTLED);
     Ok(Memory { waiting, asked: machine::memory(pid)?.1 })
 }
@@ -150,11 +174,18 @@ fn function(name: &str, image: &str, port: u16) -> anyhow::Result<(Pod, Service)
     Ok((serde_json::from_value(pod)?, serde_json::from_value(service)?))
 }
 
-fn answers(number: usize) -> anyhow::Result<()> {
+fn answers(cluster: &Cluster, number: usize, way: Way) -> anyhow::Result<()> {
     let address = SocketAddr::from((WORKER, port(number)?)).to_string();
-    eventually(&format!("{address} answers"), PATIENCE, || {
-        let answer = get(&address, "/")?;
-        anyhow::ensure!(answer.status == 200, "{answer:?}");
+    eventually(&format!("number {number} answers"), PATIENCE, || {
+        let status = match way {
+            Way::NodePort => get(&address, "/")?.status,
+            Way::Proxy => block_on(async {
+                let path = format!("/api/v1/namespaces/default/pods/{}:8080/proxy/", name(number));
+                let answer = client(cluster, 0)?.raw(http::Request::get(path).body(empty_body())?).await?;
+                Ok(answer.status().as_u16())
+            })?,
+        };
+        anyhow::ensure!(status == 200, "it answers {status}");
         Ok(())
     })
 }
