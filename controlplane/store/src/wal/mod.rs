@@ -155,3 +155,105 @@ impl Wal {
 fn writer_is_gone() -> io::Error {
     io::Error::other("the log's writer has ended")
 }
+
+#[cfg(test)]
+mod tests {
+    use openraft::EntryPayload;
+    use openraft::vote::RaftLeaderId as _;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::disk::Folder;
+
+    fn vote() -> Vote {
+        Vote::new(1, 1)
+    }
+
+    fn log_id(index: u64) -> LogId {
+        LogId { leader_id: vote().leader_id.to_committed(), index }
+    }
+
+    fn open(folder: &std::path::Path) -> (Wal, JoinHandle<()>) {
+        let keys = Keyring::parse(&format!(r#"{{"version":1,"active":1,"keys":{{"1":"{}"}}}}"#, "07".repeat(32)));
+        let disk = Arc::new(Folder::open(folder).expect("a disk"));
+        let (wal, writer) = Wal::open(disk, keys.expect("a ring"), Capacity::default()).expect("a log");
+        (wal, tokio::spawn(writer))
+    }
+
+    /// Appends an entry, and waits until it is durable.
+    async fn append(wal: &Wal, index: u64) {
+        let entry = Entry { log_id: log_id(index), payload: EntryPayload::Blank };
+        wal.append(vec![entry], IOFlushed::noop()).expect("appended");
+        wal.save_vote(vote()).await.expect("durable");
+    }
+
+    /// Waits until the writer has nothing more to write.
+    async fn rested(wal: &Wal) {
+        while !wal.lock().is_resting {
+            tokio::time::sleep(writer::IDLE / 10).await;
+        }
+    }
+
+    /// What another process finds after this one was killed.
+    async fn killed(wal: Wal, writer: JoinHandle<()>, folder: &std::path::Path) -> Option<LogId> {
+        writer.abort();
+        assert!(writer.await.is_err_and(|error| error.is_cancelled()));
+        drop(wal);
+        let (wal, writer) = open(folder);
+        let committed = wal.ends().committed;
+        writer.abort();
+        let _ = writer.await;
+        committed
+    }
+
+    #[tokio::test]
+    async fn how_far_it_is_committed_goes_with_the_next_frame_or_is_written_a_moment_later() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (wal, writer) = open(folder.path());
+        append(&wal, 0).await;
+        wal.save_committed(log_id(0)).expect("noted");
+        append(&wal, 1).await;
+        assert_eq!(killed(wal, writer, folder.path()).await, Some(log_id(0)));
+        let (wal, writer) = open(folder.path());
+        wal.save_committed(log_id(1)).expect("noted");
+        rested(&wal).await;
+        assert_eq!(killed(wal, writer, folder.path()).await, Some(log_id(1)));
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_rests_is_woken() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (wal, writer) = open(folder.path());
+        append(&wal, 0).await;
+        append(&wal, 1).await;
+        for index in [0, 1] {
+            rested(&wal).await;
+            wal.save_committed(log_id(index)).expect("noted");
+        }
+        rested(&wal).await;
+        assert_eq!(killed(wal, writer, folder.path()).await, Some(log_id(1)));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_said_to_be_committed_before_it_is_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (wal, writer) = open(folder.path());
+        append(&wal, 0).await;
+        // As when an entry comes with the news that it is committed, and is still on its way to the writer.
+        wal.save_committed(log_id(1)).expect("noted");
+        tokio::time::sleep(writer::IDLE * 3).await;
+        assert!(!wal.lock().is_resting);
+        assert_eq!(killed(wal, writer, folder.path()).await, None);
+    }
+
+    #[tokio::test]
+    async fn what_a_snapshot_brought_is_committed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (wal, writer) = open(folder.path());
+        append(&wal, 0).await;
+        wal.save_committed(log_id(7)).expect("noted");
+        wal.purge(log_id(7)).await.expect("purged");
+        rested(&wal).await;
+        assert_eq!(killed(wal, writer, folder.path()).await, Some(log_id(7)));
+    }
+}

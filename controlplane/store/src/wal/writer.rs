@@ -18,7 +18,7 @@ const FRAME_BYTES: u64 = 4 << 20;
 
 /// After how long without a request it is written how far the log is committed, for which nobody waits. The frame that it makes also shows
 /// that the one before it was durable, should that one be damaged later.
-const IDLE: Duration = Duration::from_millis(50);
+pub(super) const IDLE: Duration = Duration::from_millis(50);
 
 /// Records to be written, and who waits for them.
 pub(super) struct Request {
@@ -38,7 +38,7 @@ pub(super) struct Writer {
     room: u64,
     /// What the next segment's checkpoint says.
     written: Ends,
-    /// The index of the last entry that is written.
+    /// The index of the last entry that is written, or was purged.
     last: Option<u64>,
     batch: Vec<Record>,
     batch_bytes: u64,
@@ -142,6 +142,8 @@ impl Writer {
         let last = batch.iter().fold(self.last, |last, record| match record {
             Record::Entry(entry) => Some(entry.log_id.index),
             Record::Truncated(next_index) => next_index.checked_sub(1),
+            // A snapshot may have brought what never was in the log.
+            Record::Purged(purged) => last.max(Some(purged.index)),
             _ => last,
         });
         batch.extend(self.committed(last).map(Record::Committed));
