@@ -66,18 +66,16 @@ impl Writer {
     pub(super) async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
         let mut is_resting = false;
         loop {
-            let request = match is_resting {
-                true => requests.recv().await,
-                false => match tokio::time::timeout(IDLE, requests.recv()).await {
-                    Ok(request) => request,
-                    Err(_) => {
-                        if self.committed(self.last).is_some() && self.flush(&mut requests).await.is_break() {
-                            return;
-                        }
-                        is_resting = self.rest();
-                        continue;
-                    }
-                },
+            let request = if is_resting {
+                requests.recv().await
+            } else if let Ok(request) = tokio::time::timeout(IDLE, requests.recv()).await {
+                request
+            } else {
+                if self.committed(self.last).is_some() && self.flush(&mut requests).await.is_break() {
+                    return;
+                }
+                is_resting = self.rest();
+                continue;
             };
             let Some(request) = request else { break };
             is_resting = false;
@@ -187,7 +185,7 @@ impl Writer {
         let number = self.segment.number + 1;
         (self.segment, self.next) = begin(self.disk.as_ref(), &self.keys, number, size, &self.written)?;
         self.end = size;
-        self.index.lock().unwrap_or_else(PoisonError::into_inner).add_segment(self.segment.clone());
+        self.lock().add_segment(self.segment.clone());
         Ok(())
     }
 }
